@@ -1,0 +1,1 @@
+"""The components that come with fashionbatch; reached through the plugin hooks only."""

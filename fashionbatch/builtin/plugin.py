@@ -1,0 +1,116 @@
+"""The built-in components, handed over through the same hooks as everyone's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fashionbatch.builtin.torchvision_table import FAMILIES
+from fashionbatch.hookspecs import hookimpl
+from fashionbatch.specs import (
+    BackboneSpec,
+    HeadSpec,
+    OptimizerSpec,
+    Preprocessing,
+    RegularizerSpec,
+    ScheduleSpec,
+    SourceSpec,
+    VisualizerSpec,
+)
+
+_TORCHVISION = "fashionbatch.builtin.torchvision_networks"
+_REGULARIZERS = "fashionbatch.builtin.regularizers"
+_SCHEDULES = "fashionbatch.builtin.schedules"
+
+
+@hookimpl
+def fashionbatch_backbones() -> Iterator[BackboneSpec]:
+    """torchvision's classification networks, and a small one for small images."""
+    for family in FAMILIES:
+        for network in family.networks:
+            yield BackboneSpec(
+                name=network.name,
+                factory=f"{_TORCHVISION}:network.{network.name}",
+                summary=f"torchvision's {network.name}",
+                preprocessing=Preprocessing(
+                    size=network.size, resize=network.resize, interpolation=network.interpolation
+                ),
+                blocks=family.blocks,
+                cam_layer=family.cam_layer,
+                head=family.head,
+                weights={"imagenet": f"{_TORCHVISION}:imagenet.{network.name}"},
+                parameters=network.parameters,
+            )
+    yield BackboneSpec(
+        name="small-resnet",
+        factory="fashionbatch.builtin.small_resnet:SmallResNet",
+        summary="three residual blocks for images of about 28 pixels; trains on a CPU",
+        preprocessing=Preprocessing(
+            size=28, resize=28, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+        ),
+        blocks=("blocks.*",),
+        cam_layer="blocks",
+        head=HeadSpec(),
+        parameters=0.3,
+    )
+
+
+@hookimpl
+def fashionbatch_optimizers() -> Iterator[OptimizerSpec]:
+    """The paper's three, and AdamW."""
+    both = ("momentum", "weight_decay")
+    for name, attribute, summary, options in (
+        ("sgd", "SGD", "stochastic gradient descent with momentum", both),
+        ("rmsprop", "RMSprop", "RMSProp (Hinton 2012)", ("weight_decay",)),
+        ("adam", "Adam", "Adam (Kingma & Ba 2015)", ("weight_decay",)),
+        ("adamw", "AdamW", "Adam with decoupled weight decay (Loshchilov & Hutter 2019)", ("weight_decay",)),
+    ):
+        yield OptimizerSpec(
+            name=name, factory=f"torch.optim:{attribute}", summary=summary, options=options
+        )
+
+
+@hookimpl
+def fashionbatch_regularizers() -> Iterator[RegularizerSpec]:
+    """The paper's modifications."""
+    for name, attribute, summary in (
+        ("l2-kernel", "L2Kernel", "weight·Σw² over the head's kernels"),
+        ("l2-activity", "L2Activity", "weight·Σy² over the head's outputs, per image"),
+        ("clip-grad", "ClipGrad", "one norm over all gradients, at most max_norm"),
+        ("early-stopping", "EarlyStopping", "stop after patience epochs without a lower val loss"),
+    ):
+        yield RegularizerSpec(
+            name=name, factory=f"{_REGULARIZERS}:{attribute}", summary=summary
+        )
+
+
+@hookimpl
+def fashionbatch_schedules() -> Iterator[ScheduleSpec]:
+    """The paper's two decays, a constant rate, and cosine."""
+    for name, summary in (
+        ("constant", "the same rate throughout"),
+        ("step", "drop^floor(epoch / epochs_drop); 0.5 and 10 as in the paper"),
+        ("exponential", "gamma^epoch; 0.9 as in the paper"),
+        ("cosine", "half a cosine down to zero (Loshchilov & Hutter 2017)"),
+    ):
+        yield ScheduleSpec(name=name, factory=f"{_SCHEDULES}:{name}", summary=summary)
+
+
+@hookimpl
+def fashionbatch_visualizers() -> Iterator[VisualizerSpec]:
+    """Grad-CAM."""
+    yield VisualizerSpec(
+        name="grad-cam",
+        factory="fashionbatch.builtin.grad_cam:GradCam",
+        summary="where the network looked for its class (Selvaraju et al. 2017)",
+    )
+
+
+@hookimpl
+def fashionbatch_sources() -> Iterator[SourceSpec]:
+    """Folders."""
+    yield SourceSpec(
+        name="folder",
+        factory="fashionbatch.sources.folder:FolderSource",
+        summary="class folders, split folders above them, or a flat folder without labels",
+        detect="fashionbatch.sources.folder:is_folder",
+    )

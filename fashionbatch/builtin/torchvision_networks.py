@@ -1,0 +1,80 @@
+"""torchvision's classification networks without their classifier.
+
+``network.NAME()`` builds one with random weights; ``imagenet.NAME()`` gives the weights of one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from fashionbatch.errors import ModelError
+
+
+class _ByName:
+    """``by_name.resnet50()`` calls the function with ``"resnet50"``."""
+
+    def __init__(self, function: Callable[[str], object]) -> None:
+        self._function = function
+
+    def __getattr__(self, name: str) -> Callable[[], object]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return functools.partial(self._function, name)
+
+
+def _network(name: str) -> nn.Module:
+    options = {}
+    if name in ("googlenet", "inception_v3"):
+        # the auxiliary classifiers serve training from scratch in 2014; torchvision's own
+        # initialization of these two takes most of a minute
+        options = {"aux_logits": False, "init_weights": False}
+    # by name of the module: other registered models (detection, video) are not meant
+    net = torchvision.models.get_model(name, weights=None, **options)
+    if name in ("googlenet", "inception_v3"):
+        net.transform_input = False  # that re-normalizes for Google's own weights' origin
+    _take_off_classifier(name, net)
+    return net
+
+
+def _take_off_classifier(name: str, net: nn.Module) -> None:
+    if name.startswith(("vgg", "alexnet")):
+        # the paper's VGG-16: spatial features, flattened, no pooling to 7 x 7
+        net.avgpool, net.classifier = nn.Identity(), nn.Identity()
+    elif name.startswith("squeezenet"):
+        net.classifier = nn.AdaptiveAvgPool2d(1)
+    else:
+        attribute = next(a for a in ("fc", "classifier", "head", "heads") if hasattr(net, a))
+        classifier = getattr(net, attribute)
+        if isinstance(classifier, nn.Linear):
+            setattr(net, attribute, nn.Identity())
+        else:  # what stands before the last dense layer (normalization, pooling) stays
+            last = [n for n, m in classifier.named_children() if isinstance(m, nn.Linear)][-1]
+            setattr(classifier, last, nn.Identity())
+
+
+def _imagenet(name: str) -> Mapping[str, Tensor]:
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    try:
+        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError) as error:
+        raise ModelError(
+            f"the ImageNet weights of {name} cannot be downloaded "
+            f"({getattr(error, 'reason', None) or error}): fetch {weights.url} elsewhere and pass "
+            f"--weights {file.name} (or put it into {file.parent}), or start from random weights "
+            "with --weights none"
+        ) from error
+    except RuntimeError as error:
+        raise ModelError(f"{file} is damaged ({error}): remove it and try again") from error
+    return state
+
+
+network = _ByName(_network)
+imagenet = _ByName(_imagenet)

@@ -1,0 +1,107 @@
+"""Every error that a user can cause, in one tree.
+
+::
+
+    FashionbatchError            exit code 1: the work could not be done
+    ├── UsageError               exit code 2: it was asked for in a way that cannot work
+    │   ├── UnknownNameError     no component, class, layer, ... of that name; suggests the nearest
+    │   └── OutputExistsError    something is already where the result should go
+    ├── SourceError              the catalogue cannot be packed as it is
+    ├── ShardError               a shard, its index or its manifest is missing or damaged
+    ├── ImageError               one image cannot be used (recorded; never ends a run)
+    ├── PluginError              a component's package is broken or missing
+    ├── ModelError               a saved model or a weights file cannot be used
+    ├── TrainingError            training cannot go on
+    └── StoreError               a prediction file is damaged, foreign or incomplete
+
+The message of each is one line: what, where, what to do. The command line prints it and exits;
+any other exception is a bug of ours and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FashionbatchError(Exception):
+    """Base of all errors a user can cause; ``str(error)`` is one line for them to read."""
+
+    exit_code = 1
+
+
+class UsageError(FashionbatchError):
+    """A request that cannot work: a wrong option, a missing input, an unknown name."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that nothing answers to.
+
+    Args:
+        kind: what was looked for, such as ``"backbone"``.
+        name: the name asked for.
+        known: the names there are; the nearest are suggested.
+        hint: what to do, appended to the message; by default the names there are.
+
+    Example:
+        >>> str(UnknownNameError("backbone", "resnet5O", ["resnet50", "vgg16"]))
+        "no backbone is called 'resnet5O': did you mean 'resnet50'?"
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        names = list(known)
+        near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
+        if near:
+            advice = "did you mean " + " or ".join(repr(n) for n in near) + "?"
+        elif len(names) <= 12:
+            advice = "there are " + (", ".join(names) or "none")
+        else:
+            advice = f"there are {len(names)}"
+        super().__init__(f"no {kind} is called {name!r}: {advice}" + (f" ({hint})" if hint else ""))
+
+
+class OutputExistsError(UsageError):
+    """The output is already there and replacing it was not asked for."""
+
+
+class SourceError(FashionbatchError):
+    """A catalogue that cannot be packed: empty, ambiguous, or inconsistent between splits."""
+
+
+class ShardError(FashionbatchError):
+    """A shard, index or manifest that is missing, damaged, or not what its record says."""
+
+
+class ImageError(FashionbatchError):
+    """One image that cannot be used.
+
+    Args:
+        stage: where it failed: ``"read"``, ``"decode"``, ``"transform"``, ``"model"``.
+        reason: why, in a few words.
+    """
+
+    def __init__(self, stage: str, reason: str) -> None:
+        super().__init__(f"{stage}: {reason}")
+        self.stage = stage
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        return type(self), (self.stage, self.reason)
+
+
+class PluginError(FashionbatchError):
+    """A component whose package is broken, missing, or breaks the plugin contract."""
+
+
+class ModelError(FashionbatchError):
+    """A saved model or a weights file that cannot be used."""
+
+
+class TrainingError(FashionbatchError):
+    """Training that cannot go on, such as a loss that is not finite."""
+
+
+class StoreError(FashionbatchError):
+    """A prediction file or part that is damaged, foreign, or of another run."""

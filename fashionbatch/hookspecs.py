@@ -1,0 +1,102 @@
+"""The plugin contract: one hook per kind of component.
+
+A plugin is a module (or object) registered in the entry-point group ``fashionbatch``. It implements
+any of these hooks with ``@fashionbatch.hookimpl`` and yields frozen specs. Hooks take no arguments,
+are called once per process, and must not import torch: name the factory by string instead.
+
+Example, a whole plugin::
+
+    import fashionbatch
+
+    @fashionbatch.hookimpl
+    def fashionbatch_optimizers():
+        yield fashionbatch.OptimizerSpec(
+            name="lion", factory="my_package.lion:Lion", summary="Lion (Chen et al. 2023)"
+        )
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from fashionbatch.specs import (
+    BackboneSpec,
+    OptimizerSpec,
+    RegularizerSpec,
+    ScheduleSpec,
+    SourceSpec,
+    VisualizerSpec,
+)
+
+PROJECT = "fashionbatch"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def fashionbatch_backbones() -> Iterable[BackboneSpec]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Networks without their classifier, for ``--backbone``.
+
+    Example::
+
+        yield BackboneSpec(
+            name="tiny", factory="my_package.tiny:Tiny", summary="three convolutions",
+            preprocessing=Preprocessing(size=32, resize=32), blocks=("stages.*",),
+            cam_layer="stages",
+        )
+    """
+
+
+@hookspec
+def fashionbatch_optimizers() -> Iterable[OptimizerSpec]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Optimizers, for ``--opt``.
+
+    Example::
+
+        yield OptimizerSpec(name="adam", factory="torch.optim:Adam", summary="Adam")
+    """
+
+
+@hookspec
+def fashionbatch_regularizers() -> Iterable[RegularizerSpec]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Regularizers, for ``--regularizer NAME[:k=v,...]``.
+
+    Example::
+
+        yield RegularizerSpec(name="l1", factory="my_package:L1", summary="λ·Σ|w| of the head")
+    """
+
+
+@hookspec
+def fashionbatch_schedules() -> Iterable[ScheduleSpec]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Learning-rate schedules, for ``--sched NAME[:k=v,...]``.
+
+    Example::
+
+        yield ScheduleSpec(name="linear", factory="my_package:linear", summary="down to zero")
+    """
+
+
+@hookspec
+def fashionbatch_visualizers() -> Iterable[VisualizerSpec]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Visualizers, for ``fashionbatch explain NAME``.
+
+    Example::
+
+        yield VisualizerSpec(name="saliency", factory="my_package:Saliency", summary="|∂y/∂x|")
+    """
+
+
+@hookspec
+def fashionbatch_sources() -> Iterable[SourceSpec]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Kinds of catalogues, for ``fashionbatch shard``.
+
+    Example::
+
+        yield SourceSpec(
+            name="zip", factory="my_package:ZipSource", summary="a ZIP archive of photographs",
+            detect="my_package:is_zip",
+        )
+    """

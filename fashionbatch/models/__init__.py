@@ -1,0 +1,1 @@
+"""Networks: a backbone with a head, what of it is frozen, and how it is saved."""

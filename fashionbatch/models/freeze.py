@@ -1,0 +1,91 @@
+"""What of a network is trained. Frozen means frozen: weights, and running statistics too."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+
+from torch import nn
+
+from fashionbatch.errors import PluginError, UsageError
+from fashionbatch.models.build import Classifier
+
+
+def block_names(backbone: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """The blocks of a backbone, from input to output.
+
+    Args:
+        backbone: as built.
+        patterns: of the spec; ``*`` and ``?`` match within one dotted segment.
+
+    Returns:
+        the names of the matching modules that have parameters, in the network's order.
+
+    Raises:
+        PluginError: no module matches a pattern.
+    """
+    modules = dict(backbone.named_modules())
+    names: list[str] = []
+    for pattern in patterns:
+        matching = [n for n in modules if _matches(n, pattern)]
+        if not matching:
+            raise PluginError(f"no module of the backbone matches its block pattern {pattern!r}")
+        names += [
+            n for n in matching if n not in names and any(True for _ in modules[n].parameters())
+        ]
+    order = list(modules)
+    return sorted(names, key=order.index)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    segments, wanted = name.split("."), pattern.split(".")
+    return len(segments) == len(wanted) and all(
+        fnmatch.fnmatchcase(s, w) for s, w in zip(segments, wanted, strict=True)
+    )
+
+
+def unfreeze(model: Classifier, blocks: Sequence[str], count: int | None) -> None:
+    """Makes the head and the last ``count`` blocks trainable, and freezes the rest.
+
+    Whatever stands behind the first trained block (a last normalization, say) is trained too.
+
+    Args:
+        model: the classifier; its ``requires_grad`` flags are set.
+        blocks: of :func:`block_names`.
+        count: how many, from the output; ``None`` for the whole base.
+
+    Raises:
+        UsageError: there are not so many blocks.
+    """
+    model.requires_grad_(True)
+    if count is None:
+        return
+    if count > len(blocks):
+        raise UsageError(
+            f"--unfreeze blocks:{count}: the backbone has {len(blocks)} blocks "
+            f"({blocks[0]} to {blocks[-1]}); write at most blocks:{len(blocks)}, or all"
+        )
+    first = blocks[-count] + "." if count else None
+    trained = False
+    for name, parameter in model.backbone.named_parameters():
+        trained = trained or (first is not None and (name + ".").startswith(first))
+        parameter.requires_grad_(trained)
+
+
+def train_mode(model: nn.Module) -> None:
+    """Training mode for what is trained, evaluation mode for what is frozen.
+
+    A module without parameters (dropout, an activation) goes with the module that holds it.
+    """
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters:
+            trained = any(p.requires_grad for p in parameters)
+            module.training = trained
+            for child in module.children():
+                child.training = trained
+
+
+def trainable_parameters(model: nn.Module) -> int:
+    """How many single weights are trained."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

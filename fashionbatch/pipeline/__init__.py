@@ -1,0 +1,1 @@
+"""From image files to batches: decode, fit to the input size, augment, stack."""

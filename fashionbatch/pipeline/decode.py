@@ -1,0 +1,136 @@
+"""Bytes of an image file → an upright RGB image, or the reason why not.
+
+Pillow decodes, because torchvision's PNG decoder ends the process on damaged files. Only the
+formats named here are tried: others can start programs (EPS) or are seldom what they claim.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from fashionbatch.errors import ImageError
+from fashionbatch.shards.write import ImageInfo
+
+FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+#: most pixels of an image: 100 megapixels take about 400 MB while decoding
+MAX_PIXELS = 100_000_000
+#: most bytes of an image file
+MAX_BYTES = 256 << 20
+
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = 1
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decodes a JPEG, PNG or WebP file; the first frame where there are several.
+
+    EXIF orientation is applied, transparency is laid on white, 16-bit samples become 8-bit ones,
+    CMYK and palettes become RGB.
+
+    Returns:
+        an image of mode RGB.
+
+    Raises:
+        ImageError: with stage ``decode``; any bytes yield an image or this.
+
+    Example:
+        >>> decode(open("hat.jpg", "rb").read()).size  # doctest: +SKIP
+        (400, 533)
+    """
+    image = _open(data)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters raises; hints would fill the log
+            image.load()
+            return _rgb(_upright(image))
+    except Exception as error:  # decoders raise nearly anything on damaged bytes
+        raise ImageError("decode", _reason(error)) from None
+
+
+def inspect(data: bytes, how: str) -> ImageInfo:
+    """Checks an image before it is packed.
+
+    Args:
+        data: the file's bytes.
+        how: ``decode`` decodes it whole, ``headers`` reads its size, ``none`` only its first
+            bytes.
+
+    Raises:
+        ImageError: it cannot be used.
+    """
+    if how == "none":
+        return ImageInfo(extension=_sniff(data))
+    image = _open(data)
+    if how == "decode":
+        decode(data)
+    return ImageInfo(
+        extension=FORMATS[str(image.format)], width=image.width, height=image.height
+    )
+
+
+def _open(data: bytes) -> Image.Image:
+    if not data:
+        raise ImageError("decode", "the file is empty")
+    if len(data) > MAX_BYTES:
+        raise ImageError("decode", f"the file has over {MAX_BYTES >> 20} MiB")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data), formats=list(FORMATS))
+    except Image.DecompressionBombError:
+        raise ImageError("decode", f"over {MAX_PIXELS:,} pixels") from None
+    except Image.UnidentifiedImageError:
+        raise ImageError("decode", "not a JPEG, PNG or WebP image") from None
+    except Exception as error:
+        raise ImageError("decode", _reason(error)) from None
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(
+            "decode", f"{image.width} x {image.height} is over {MAX_PIXELS:,} pixels"
+        )
+    return image
+
+
+def _sniff(data: bytes) -> str:
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "webp"
+    raise ImageError("decode", "not a JPEG, PNG or WebP image")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_EXIF_ORIENTATION, _UPRIGHT)
+    except Exception:  # a damaged EXIF block does not spoil the pixels
+        return image
+    if orientation not in range(2, 9):
+        return image
+    turned = ImageOps.exif_transpose(image)
+    return turned if turned is not None else image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        # Pillow's own conversion cuts 16-bit samples off at 255 instead of scaling them
+        samples: Any = np.asarray(image).astype(np.float64)
+        return Image.fromarray(np.clip(np.rint(samples / 257), 0, 255).astype(np.uint8)).convert(
+            "RGB"
+        )
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(ground, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

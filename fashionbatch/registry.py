@@ -1,0 +1,120 @@
+"""From a component's name to the component: look up, resolve, create."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from fashionbatch import plugins
+from fashionbatch.errors import PluginError, UnknownNameError, UsageError
+from fashionbatch.specs import Factory, Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """A spec and who provides it.
+
+    Attributes:
+        kind: a key of :data:`fashionbatch.plugins.KINDS`.
+        spec: what the plugin handed over.
+        provider: the distribution it comes from, and its ``version``.
+    """
+
+    kind: str
+    spec: Spec
+    provider: str
+    version: str
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What results record about it: ``{"name", "provider", "version"}``."""
+        return {"name": self.spec.name, "provider": self.provider, "version": self.version}
+
+
+def components(kind: str) -> list[Component]:
+    """Every installed component of a kind, sorted by name, then provider."""
+    found = [
+        Component(kind=kind, spec=spec, provider=plugin.distribution, version=plugin.version)
+        for plugin in plugins.discover()
+        for spec_kind, spec in plugin.components
+        if spec_kind == kind
+    ]
+    return sorted(found, key=lambda c: (c.spec.name, c.provider))
+
+
+def find(kind: str, name: str) -> Component:
+    """The component called ``name``, or ``provider:name`` where two providers share a name.
+
+    Raises:
+        UnknownNameError: there is none; names the nearest, and the broken plugins if any.
+        UsageError: several providers have one of that name.
+    """
+    provider, _, bare = name.rpartition(":")
+    known = components(kind)
+    matches = [c for c in known if c.spec.name == bare and provider in ("", c.provider)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        choices = " or ".join(f"{c.provider}:{bare}" for c in matches)
+        raise UsageError(f"several packages provide the {kind} {bare!r}: write {choices}")
+    broken = [p for p in plugins.discover() if p.status == "broken"]
+    hint = "; ".join(f"plugin {p.name} of {p.label} is broken: {p.error}" for p in broken)
+    raise UnknownNameError(kind, name, [c.spec.name for c in known], hint)
+
+
+def resolve(factory: Factory, *, requires: str = "") -> Any:
+    """The object behind a factory: itself, or what ``"package.module:attribute"`` names.
+
+    Raises:
+        PluginError: it cannot be imported; says what to install where the spec does.
+    """
+    if not isinstance(factory, str):
+        return factory
+    module_name, _, attributes = factory.partition(":")
+    advice = f": {requires}" if requires else ""
+    try:
+        target: Any = importlib.import_module(module_name)
+        for attribute in attributes.split("."):
+            target = getattr(target, attribute)
+    except (ImportError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise PluginError(f"{factory} cannot be imported ({reason}){advice}") from error
+    return target
+
+
+def create(component: Component, *args: Any, **options: Any) -> Any:
+    """Calls the component's factory.
+
+    Raises:
+        UsageError: the factory takes no such option, or the value cannot be used.
+        PluginError: the factory cannot be imported.
+    """
+    spec = component.spec
+    factory = resolve(spec.factory, requires=spec.requires)
+    _check_options(component, factory, args, options)
+    try:
+        return factory(*args, **options)
+    except (TypeError, ValueError) as error:
+        if not options:
+            raise
+        given = ", ".join(f"{k}={v}" for k, v in options.items())
+        raise UsageError(f"{component.kind} {spec.name!r} with {given}: {error}") from error
+
+
+def _check_options(
+    component: Component, factory: Any, args: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # some C callables have none: they check for themselves
+        return
+    parameters = signature.parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    takes = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    takes = takes[len(args) :]
+    for option in options:
+        if option not in takes:
+            raise UnknownNameError(f"option of {component.kind} {component.spec.name!r}", option, takes)

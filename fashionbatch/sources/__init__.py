@@ -1,0 +1,44 @@
+"""Catalogues: where photographs come from, read item by item."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fashionbatch import registry
+from fashionbatch.errors import SourceError, UsageError
+from fashionbatch.sources.base import Item, Source
+
+__all__ = ["Item", "Source", "open_source"]
+
+
+def open_source(path: Path, name: str | None = None, **options: Any) -> Source:
+    """The source that reads the catalogue at ``path``.
+
+    Args:
+        path: of the catalogue.
+        name: of the source; without it each installed one is asked.
+        options: for the source; those that it does not take are refused.
+
+    Raises:
+        UsageError: nothing lies at the path, or several sources claim it.
+        SourceError: no source reads it.
+    """
+    if not path.exists():
+        raise UsageError(f"{path} does not exist: name a folder of photographs")
+    if name is not None:
+        component = registry.find("source", name)
+    else:
+        known = registry.components("source")
+        able = [c for c in known if registry.resolve(c.spec.detect)(path)]  # type: ignore[attr-defined]  # a SourceSpec
+        if not able:
+            raise SourceError(
+                f"{path} is not a catalogue that an installed source reads "
+                f"({', '.join(c.spec.name for c in known)}): name a folder of photographs"
+            )
+        if len(able) > 1:
+            names = " or ".join(f"--source {c.spec.name}" for c in able)
+            raise UsageError(f"{path} can be read in several ways: choose {names}")
+        component = able[0]
+    source: Source = registry.create(component, path, **options)
+    return source

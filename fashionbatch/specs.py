@@ -1,0 +1,207 @@
+"""What a plugin hands over: frozen descriptions of components, never the components themselves.
+
+A spec is a name, a factory and what its kind needs. The factory is a callable or, better, an
+import string ``"package.module:attribute"`` that is resolved when the component is used: listing
+every installed component imports none of them. Nothing here imports torch.
+
+Signatures of the factories:
+
+==================  ============================================================================
+kind                ``factory(...)`` returns
+==================  ============================================================================
+backbone            ``factory()`` → ``torch.nn.Module`` with random weights, no classifier:
+                    float32 ``[N, 3, H, W]`` (normalized) → float ``[N, D]``, the bottleneck
+optimizer           ``factory(params, lr=..., **options)`` → ``torch.optim.Optimizer``
+regularizer         ``factory(**options)`` → :class:`fashionbatch.Regularizer`
+schedule            ``factory(epochs, **options)`` → ``f(epoch: float) -> float``, the factor on
+                    the learning rate; ``epoch`` counts from 0 and has fractions within an epoch
+visualizer          ``factory(**options)`` → :class:`fashionbatch.Visualizer`
+source              ``factory(path, **options)`` → :class:`fashionbatch.Source`
+==================  ============================================================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+Factory: TypeAlias = str | Callable[..., Any]
+CropMode: TypeAlias = Literal["center", "squash", "border"]
+Interpolation: TypeAlias = Literal["bilinear", "bicubic", "nearest"]
+
+CROP_MODES: tuple[str, ...] = ("center", "squash", "border")
+INTERPOLATIONS: tuple[str, ...] = ("bilinear", "bicubic", "nearest")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How a photograph becomes a network's input.
+
+    Attributes:
+        size: height and width of the input, in pixels.
+        resize: length of the shorter side before the centre crop, in pixels (``center`` only).
+        crop_mode: ``center`` keeps the aspect and cuts a centred square; ``squash`` stretches;
+            ``border`` keeps all of it, letterboxed on black.
+        interpolation: filter of the resize; antialiased.
+        mean: per channel, on the scale 0..1.
+        std: per channel, on the scale 0..1.
+    """
+
+    size: int = 224
+    resize: int = 256
+    crop_mode: CropMode = "border"
+    interpolation: Interpolation = "bilinear"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.resize < 1:
+            raise ValueError(f"size and resize are at least 1, not {self.size} and {self.resize}")
+        if self.crop_mode not in CROP_MODES:
+            raise ValueError(f"crop_mode is one of {', '.join(CROP_MODES)}, not {self.crop_mode!r}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"interpolation is one of {', '.join(INTERPOLATIONS)}, not {self.interpolation!r}"
+            )
+
+    def with_size(self, size: int) -> Preprocessing:
+        """The same at another input size; the ratio of resize to size is kept."""
+        return dataclasses.replace(self, size=size, resize=round(self.resize * size / self.size))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; :meth:`from_json` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """From :meth:`to_json`'s values."""
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSpec:
+    """The classifier on top of the bottleneck: dense layers with ReLU, dropout, then the classes.
+
+    Attributes:
+        hidden: width of each dense layer before the last; empty for a linear head.
+        dropout: probability, in front of the last layer.
+    """
+
+    hidden: tuple[int, ...] = ()
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if any(width < 1 for width in self.hidden):
+            raise ValueError(f"hidden widths are at least 1, not {self.hidden}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is at least 0 and below 1, not {self.dropout}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What every component has.
+
+    Attributes:
+        name: lower case letters, digits, ``.``, ``_`` and ``-``; what the user types.
+        factory: a callable or ``"package.module:attribute"``; see the module's table.
+        summary: one line for ``fashionbatch plugins show``.
+        requires: what to install when the factory cannot be imported, such as
+            ``"pip install fashionbatch-timm"``.
+    """
+
+    name: str
+    factory: Factory
+    summary: str
+    requires: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"{type(self).__name__}.name is lower case letters, digits, '.', '_' and '-', "
+                f"not {self.name!r}"
+            )
+        if isinstance(self.factory, str):
+            module, colon, attribute = self.factory.partition(":")
+            if not (module and colon and attribute):
+                raise ValueError(
+                    f"{type(self).__name__}({self.name!r}).factory is a callable or "
+                    f"'package.module:attribute', not {self.factory!r}"
+                )
+        elif not callable(self.factory):
+            raise ValueError(f"{type(self).__name__}({self.name!r}).factory is not callable")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSpec(Spec):
+    """A network without its classifier.
+
+    Attributes:
+        preprocessing: what its weights were trained with.
+        blocks: patterns of module names from input to output, such as ``("layer1.*",)``; ``*`` and
+            ``?`` match within one dotted segment. Each matched module that has parameters is one
+            block of ``--unfreeze blocks:N``, counted from the output.
+        cam_layer: the module whose output ``[N, C, h, w]`` is the last spatial map (Grad-CAM).
+        head: the head it gets unless the user asks for another.
+        weights: from the name of a weight set (``"imagenet"``) to ``"package.module:attribute"``
+            or a callable, which returns a ``state_dict`` for the factory's module or raises
+            ``fashionbatch.errors.ModelError`` naming the file to fetch.
+        parameters: how many, without the classifier, in millions; 0 where it is not stated.
+    """
+
+    preprocessing: Preprocessing
+    blocks: tuple[str, ...]
+    cam_layer: str
+    head: HeadSpec = HeadSpec()
+    weights: Mapping[str, Factory] = field(default_factory=dict)
+    parameters: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.blocks:
+            raise ValueError(f"BackboneSpec({self.name!r}).blocks is empty: name at least one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSpec(Spec):
+    """An optimizer.
+
+    Attributes:
+        options: which of the common options ``momentum`` and ``weight_decay`` the factory takes;
+            others are passed as the user gives them with ``--opt-kwargs``.
+    """
+
+    options: tuple[str, ...] = ("weight_decay",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegularizerSpec(Spec):
+    """Something that tempers training; see :class:`fashionbatch.Regularizer` for its methods."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleSpec(Spec):
+    """A learning-rate schedule."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualizerSpec(Spec):
+    """Pictures that show why; see :class:`fashionbatch.Visualizer` for its method."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSpec(Spec):
+    """A kind of catalogue.
+
+    Attributes:
+        detect: a callable or import string, ``detect(path: pathlib.Path) -> bool``: can this
+            source read what lies at the path? Asked without ``--source``; must be quick.
+    """
+
+    detect: Factory

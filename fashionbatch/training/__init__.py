@@ -1,0 +1,1 @@
+"""Training: end to end, or the head alone on bottleneck features."""
