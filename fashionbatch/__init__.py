@@ -1,0 +1,71 @@
+"""Classify whole catalogues of fashion photographs: shards in, predictions and features out.
+
+>>> import fashionbatch  # doctest: +SKIP
+>>> fashionbatch.shard("photos/", output="shards/photos")  # doctest: +SKIP
+>>> fashionbatch.train(data="shards/photos", backbone="resnet50")  # doctest: +SKIP
+>>> fashionbatch.predict("catalog/")  # doctest: +SKIP
+
+Every name below is public and is imported when it is first used, so that importing fashionbatch
+stays quick. Plugins use these names only.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "BackboneSpec": "fashionbatch.specs",
+    "HeadSpec": "fashionbatch.specs",
+    "OptimizerSpec": "fashionbatch.specs",
+    "Preprocessing": "fashionbatch.specs",
+    "RegularizerSpec": "fashionbatch.specs",
+    "ScheduleSpec": "fashionbatch.specs",
+    "SourceSpec": "fashionbatch.specs",
+    "VisualizerSpec": "fashionbatch.specs",
+    "hookimpl": "fashionbatch.hookspecs",
+    "Item": "fashionbatch.sources.base",
+    "Source": "fashionbatch.sources.base",
+    "Regularizer": "fashionbatch.training.regularizer",
+    "Visualizer": "fashionbatch.explain.base",
+    "Picture": "fashionbatch.explain.base",
+    "explain": "fashionbatch.api",
+    "open_predictions": "fashionbatch.store.reader",
+    "open_shards": "fashionbatch.shards.read",
+    "predict": "fashionbatch.api",
+    "shard": "fashionbatch.api",
+    "train": "fashionbatch.api",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]
+
+if TYPE_CHECKING:
+    from fashionbatch.api import explain, predict, shard, train
+    from fashionbatch.explain.base import Picture, Visualizer
+    from fashionbatch.hookspecs import hookimpl
+    from fashionbatch.shards.read import open_shards
+    from fashionbatch.sources.base import Item, Source
+    from fashionbatch.specs import (
+        BackboneSpec,
+        HeadSpec,
+        OptimizerSpec,
+        Preprocessing,
+        RegularizerSpec,
+        ScheduleSpec,
+        SourceSpec,
+        VisualizerSpec,
+    )
+    from fashionbatch.store.reader import open_predictions
+    from fashionbatch.training.regularizer import Regularizer
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'fashionbatch' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -152,7 +152,7 @@ class BackboneSpec(Spec):
         weights: from the name of a weight set (``"imagenet"``) to ``"package.module:attribute"``
             or a callable, which returns a ``state_dict`` for the factory's module or raises
             ``fashionbatch.errors.ModelError`` naming the file to fetch.
-        parameters: how many, without the classifier, in millions; 0 where it is not stated.
+        parameters: how many, in millions, as published; 0 where it is not stated.
     """
 
     preprocessing: Preprocessing

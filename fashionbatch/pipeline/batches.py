@@ -76,8 +76,11 @@ class Order:
     ) -> Order:
         """One epoch of training: its own permutation, and its own random views."""
         mixed = np.random.default_rng([seed, epoch]).permutation(rows)
-        ordered = cls.sequential(mixed, batch_size)
-        return cls(batches=ordered.batches, augment=augment, seed=(seed, epoch))
+        ordered = list(cls.sequential(mixed, batch_size).batches)
+        if len(ordered) > 1 and len(ordered[-1]) == 1:
+            # batch normalization cannot train on a single image
+            ordered[-2:] = [np.concatenate(ordered[-2:])]
+        return cls(batches=ordered, augment=augment, seed=(seed, epoch))
 
 
 def batches(

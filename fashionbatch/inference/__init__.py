@@ -1,0 +1,1 @@
+"""Bulk prediction: plan, engine, and the loop from images to parts."""

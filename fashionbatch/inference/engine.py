@@ -1,0 +1,57 @@
+"""Runs a model over batches: logits and features from one forward pass."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fashionbatch.models.build import Classifier
+from fashionbatch.models.features import FeatureTap
+
+
+class Answer(NamedTuple):
+    """Of a batch of ``N``.
+
+    Attributes:
+        probability: float32 ``[N, classes]``, rows add up to 1.
+        features: float32 ``[N, ...]``, or ``None``.
+        finite: bool ``[N]``; where it is false the network gave NaN or infinity.
+    """
+
+    probability: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32] | None
+    finite: npt.NDArray[np.bool_]
+
+
+class EagerEngine:
+    """PyTorch as it is, channels last.
+
+    Args:
+        model: on its device, in evaluation mode.
+        layer: whose output is kept: ``pooled``, a module's name, or ``none``.
+        device: of the model.
+    """
+
+    name = "eager"
+
+    def __init__(self, model: Classifier, layer: str, device: torch.device) -> None:
+        self.device = device
+        self.keep = layer != "none"
+        self.tap = FeatureTap(model, layer if self.keep else "pooled")
+
+    def __call__(self, images: Tensor) -> Answer:
+        """uint8 ``[N, 3, H, W]`` → :class:`Answer`."""
+        with torch.inference_mode():
+            outputs, features = self.tap(images.to(self.device, non_blocking=True))
+            finite = outputs.logits.isfinite().all(dim=1)
+            if self.keep:
+                finite &= features.flatten(1).isfinite().all(dim=1)
+            return Answer(
+                probability=outputs.logits.float().softmax(dim=1).cpu().numpy(),
+                features=features.float().cpu().numpy() if self.keep else None,
+                finite=finite.cpu().numpy(),
+            )

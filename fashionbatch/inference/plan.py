@@ -1,0 +1,204 @@
+"""What there is to predict: shards of a data set, or slices of a folder of images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fashionbatch import files
+from fashionbatch.errors import ImageError, SourceError, UsageError
+from fashionbatch.shards.read import ShardSet, is_shards, open_shards
+from fashionbatch.sources import Item
+from fashionbatch.sources.folder import FolderSource
+
+#: images of a folder that make one part
+SLICE = 1024
+
+
+class Catalogue(Protocol):
+    """Images by row."""
+
+    def read(self, row: int) -> bytes:
+        """The image file's bytes; raises ImageError where they cannot be used."""
+        ...
+
+    def name(self, row: int) -> str:
+        """What the catalogue calls it."""
+        ...
+
+    def key(self, row: int) -> str:
+        """Its key in its shard."""
+        ...
+
+    def label(self, row: int) -> str | None:
+        """Its class, if it is known."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """A shard or a slice: what becomes one part.
+
+    Attributes:
+        name: for people and for the store.
+        rows: int64 ``[N]`` of the catalogue.
+        sha256: computes the hash of its content; for a folder this reads the files.
+    """
+
+    name: str
+    rows: npt.NDArray[np.int64]
+    sha256: Callable[[], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All units of an input.
+
+    Attributes:
+        path: of the input.
+        catalogue: reads it.
+        units: in order.
+        classes: the input's own vocabulary; empty for a folder.
+    """
+
+    path: Path
+    catalogue: Catalogue
+    units: Sequence[Unit]
+    classes: tuple[str, ...] = ()
+
+    @property
+    def items(self) -> int:
+        """Of all units."""
+        return sum(len(u.rows) for u in self.units)
+
+
+def make(path: Path, *, split: str | None, limit: int | None) -> Plan:
+    """Plans the prediction of a folder of images, one image, a data set or tar files.
+
+    Raises:
+        UsageError: nothing is there, or a split is asked of a folder.
+        SourceError: it is empty.
+    """
+    if not path.exists():
+        raise UsageError(f"{path} does not exist: name a folder of images or of shards")
+    if is_shards(path):
+        return _of_shards(open_shards(path), split, limit)
+    if split is not None:
+        raise UsageError(f"{path} is a folder of images and has no splits: leave --split out")
+    if path.is_file():
+        return _of_items(path, [Item(name=path.name, path=path)], limit)
+    # flat: a folder of images may hold anything beside its folders; labels are matched later
+    return _of_items(path, list(FolderSource(path, layout="flat").items()), limit)
+
+
+def _of_items(path: Path, items: list[Item], limit: int | None) -> Plan:
+    folder = Folder(items[:limit])
+    units = [
+        Unit(
+            name=f"{path.name or path.resolve().name}[{start}:{min(start + SLICE, len(folder.items))}]",
+            rows=np.arange(start, min(start + SLICE, len(folder.items)), dtype=np.int64),
+            sha256=_content(folder, start),
+        )
+        for start in range(0, len(folder.items), SLICE)
+    ]
+    return Plan(path=path, catalogue=folder, units=units)
+
+
+def _content(folder: Folder, start: int) -> Callable[[], str]:
+    def compute() -> str:
+        digest = hashlib.sha256()
+        for row in range(start, min(start + SLICE, len(folder.items))):
+            digest.update(folder.digest(row))
+        return digest.hexdigest()
+
+    return compute
+
+
+def _of_shards(shards: ShardSet, split: str | None, limit: int | None) -> Plan:
+    rows = shards.select(split)[:limit]
+    if not len(rows):
+        raise SourceError(f"{shards.path} holds no images to predict")
+    numbers = shards.index.shard[rows]
+    units = []
+    for number, record in enumerate(shards.manifest.shards):
+        mine = rows[numbers == number]
+        if len(mine) or (split is None and limit is None):
+            selection = "" if len(mine) == record.items else f"{record.sha256} {mine.tolist()}"
+            sha256 = files.fingerprint(selection) if selection else record.sha256
+            units.append(Unit(name=record.file, rows=mine, sha256=lambda s=sha256: s))  # type: ignore[misc]  # binds the loop's value
+    return Plan(
+        path=shards.path, catalogue=PackedCatalogue(shards), units=units, classes=shards.classes
+    )
+
+
+class Folder:
+    """Image files."""
+
+    def __init__(self, items: list[Item]) -> None:
+        self.items = items
+
+    def read(self, row: int) -> bytes:
+        """See :class:`Catalogue`."""
+        try:
+            return self.items[row].read()
+        except OSError as error:
+            raise ImageError("read", error.strerror or type(error).__name__) from None
+
+    def name(self, row: int) -> str:
+        """See :class:`Catalogue`."""
+        return self.items[row].name
+
+    def key(self, row: int) -> str:
+        """See :class:`Catalogue`."""
+        return f"{row:09d}"
+
+    def label(self, row: int) -> str | None:
+        """The folder that the image lies in."""
+        parts = self.items[row].name.split("/")
+        return parts[-2] if len(parts) > 1 else None
+
+    def digest(self, row: int) -> bytes:
+        """SHA-256 over name and content."""
+        try:
+            content = hashlib.sha256(self.read(row)).hexdigest()
+        except ImageError as error:
+            content = str(error)
+        return hashlib.sha256(f"{self.items[row].name}\0{content}".encode()).digest()
+
+
+class PackedCatalogue:
+    """Images in shards."""
+
+    def __init__(self, shards: ShardSet) -> None:
+        self.shards = shards
+
+    def read(self, row: int) -> bytes:
+        """See :class:`Catalogue`."""
+        return self.shards.read(row)
+
+    def name(self, row: int) -> str:
+        """See :class:`Catalogue`."""
+        return self.shards.name(row)
+
+    def key(self, row: int) -> str:
+        """See :class:`Catalogue`."""
+        return str(self.shards.index.key[row])
+
+    def label(self, row: int) -> str | None:
+        """See :class:`Catalogue`."""
+        label = int(self.shards.labels[row])
+        return self.shards.classes[label] if label >= 0 else None
+
+
+def known_labels(plan: Plan, classes: Sequence[str]) -> Iterator[int]:
+    """Of every row in order: the position of its label in ``classes``, or -1."""
+    numbers = {name: i for i, name in enumerate(classes)}
+    for unit in plan.units:
+        for row in unit.rows.tolist():
+            yield numbers.get(plan.catalogue.label(row) or "", -1)

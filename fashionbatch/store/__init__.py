@@ -1,0 +1,1 @@
+"""Predictions and features on disk: one part per shard, merged into one HDF5 file."""

@@ -1,0 +1,133 @@
+"""Parts → one file, row by row in the order of the plan, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from fashionbatch import files
+from fashionbatch.errors import StoreError
+from fashionbatch.store import part as parts
+
+SCHEMA = "fashionbatch-predictions"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry:
+    """What ``/shards`` says of one input shard."""
+
+    name: str
+    sha256: str
+    count: int
+
+
+def merge(
+    folder: Path,
+    output: Path,
+    shards: Sequence[ShardEntry],
+    classes: Sequence[str],
+    attributes: Mapping[str, Any],
+) -> tuple[int, int]:
+    """Writes the one file that the user asked for.
+
+    Args:
+        folder: of the parts, one per shard.
+        output: the file to make; atomic.
+        shards: in the order of the plan.
+        classes: of the model.
+        attributes: of the root; strings as they are, other values as JSON.
+
+    Returns:
+        how many items are predicted, and how many failed; together the shards' counts.
+
+    Raises:
+        StoreError: a part is missing or damaged, or items are missing.
+    """
+    sizes = []
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {}
+    for number, shard in enumerate(shards):
+        with parts.open_checked(folder, number) as file:
+            rows, failed = len(file["items/name"]), len(file["failures/name"])
+            if rows + failed != shard.count:
+                raise StoreError(
+                    f"{shard.name}: {rows} predicted and {failed} failed do not make "
+                    f"{shard.count} items: remove {parts.path_of(folder, number)} and run again"
+                )
+            sizes.append((rows, failed))
+            file.visititems(lambda name, item: _note(shapes, name, item))
+    total, failed_total = sum(r for r, _ in sizes), sum(f for _, f in sizes)
+    with files.atomic(output) as temporary, h5py.File(temporary, "w") as target:
+        _create(target, shapes, total, failed_total)
+        row = failure = 0
+        for number, (rows, failed) in enumerate(sizes):
+            with parts.open_checked(folder, number) as file:
+                _copy(file, target, row, rows, failure, failed, number)
+            row, failure = row + rows, failure + failed
+        parts.write_text(target, "classes/name", list(classes))
+        parts.write_text(target, "shards/name", [s.name for s in shards])
+        parts.write_text(target, "shards/sha256", [s.sha256 for s in shards])
+        for name, column in (
+            ("count", [s.count for s in shards]),
+            ("predicted", [r for r, _ in sizes]),
+            ("failed", [f for _, f in sizes]),
+        ):
+            parts.write_array(target, f"shards/{name}", np.array(column, np.int64))
+        target.attrs["schema"] = SCHEMA
+        target.attrs["schema_version"] = VERSION
+        for key, value in attributes.items():
+            text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+            target.attrs[key] = text
+    return total, failed_total
+
+
+def _note(shapes: dict[str, tuple[tuple[int, ...], Any]], name: str, item: Any) -> None:
+    # a shard without a single row knows no shape of its features: any other one's counts
+    if isinstance(item, h5py.Dataset) and (name not in shapes or item.shape[0]):
+        shapes[name] = (item.shape[1:], item.dtype)
+
+
+def _create(
+    target: h5py.File,
+    shapes: Mapping[str, tuple[tuple[int, ...], Any]],
+    rows: int,
+    failures: int,
+) -> None:
+    for name, (tail, dtype) in shapes.items():
+        length = failures if name.startswith("failures/") else rows
+        if dtype.kind == "O":
+            target.create_dataset(name, shape=(length,), dtype=parts.TEXT)
+        else:
+            shape = (length, *tail)
+            target.create_dataset(name, shape=shape, dtype=dtype, **parts.layout(shape, dtype))
+    for group, length in (("items", rows), ("failures", failures)):
+        layout = parts.layout((length,), np.uint32)
+        target.create_dataset(f"{group}/shard", shape=(length,), dtype=np.uint32, **layout)
+
+
+def _copy(
+    source: h5py.File,
+    target: h5py.File,
+    row: int,
+    rows: int,
+    failure: int,
+    failed: int,
+    number: int,
+) -> None:
+    def copy(name: str, item: Any) -> None:
+        if not isinstance(item, h5py.Dataset) or not item.shape[0]:
+            return
+        start = failure if name.startswith("failures/") else row
+        target[name][start : start + len(item)] = item[()]
+
+    source.visititems(copy)
+    if rows:
+        target["items/shard"][row : row + rows] = number
+    if failed:
+        target["failures/shard"][failure : failure + failed] = number
