@@ -39,7 +39,29 @@ _PUBLIC = {
     "train": "fashionbatch.api",
 }
 
-__all__ = ["__version__", *sorted(_PUBLIC)]
+__all__ = [
+    "__version__",
+    "BackboneSpec",
+    "HeadSpec",
+    "Item",
+    "OptimizerSpec",
+    "Picture",
+    "Preprocessing",
+    "Regularizer",
+    "RegularizerSpec",
+    "ScheduleSpec",
+    "Source",
+    "SourceSpec",
+    "Visualizer",
+    "VisualizerSpec",
+    "explain",
+    "hookimpl",
+    "open_predictions",
+    "open_shards",
+    "predict",
+    "shard",
+    "train",
+]
 
 if TYPE_CHECKING:
     from fashionbatch.api import explain, predict, shard, train

@@ -163,8 +163,8 @@ class ShardConfig(_Checked):
     output: Path | None = option(
         None, "Folder to make. [default: shards/SOURCE's name]", "--output", "-o"
     )
-    source: str | None = option(
-        None, "Kind of catalogue: folder, or a plugin's. [default: recognized]"
+    source_type: str | None = option(
+        None, "Kind of catalogue: folder, or a plugin's. [default: recognized]", "--source"
     )
     layout: str = option(
         "auto",

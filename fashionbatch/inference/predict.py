@@ -207,7 +207,11 @@ def _parts(
     workers: int,
     tell: Tell,
 ) -> Iterator[parts.Part]:
-    """Batches run across the borders of units; a unit is closed when its last image is answered."""
+    """Answers the pending units in order; one is closed when its last image is answered.
+
+    A batch never crosses the border of a unit: networks round differently in other company, and a
+    resumed run must give the bytes of an uninterrupted one.
+    """
     if not pending:
         return
     flat = np.concatenate([u.rows for u in plan.units])
@@ -217,8 +221,13 @@ def _parts(
         for n in pending
     ]
     unit_of = {row: opened for opened in waiting for row in opened.unit.rows.tolist()}
-    rows = np.concatenate([opened.unit.rows for opened in waiting])
-    order = Order.sequential(rows, config.batch_size)
+    order = Order(
+        batches=[
+            rows
+            for opened in waiting
+            for rows in Order.sequential(opened.unit.rows, config.batch_size).batches
+        ]
+    )
     for batch in batches(plan.catalogue, order, card.preprocessing, workers=workers):
         _sort_in(batch, engine, config, unit_of, plan, tell)
         while waiting and _full(waiting[0]):

@@ -89,3 +89,11 @@ def train_mode(model: nn.Module) -> None:
 def trainable_parameters(model: nn.Module) -> int:
     """How many single weights are trained."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def parameters_behind(backbone: nn.Module, blocks: Sequence[str]) -> list[int]:
+    """How many weights of the base ``blocks:1``, ``blocks:2``, ... train."""
+    names = [name + "." for name, _ in backbone.named_parameters()]
+    sizes = [p.numel() for p in backbone.parameters()]
+    firsts = [next(i for i, n in enumerate(names) if n.startswith(b + ".")) for b in blocks]
+    return [sum(sizes[first:]) for first in reversed(firsts)]

@@ -1,0 +1,284 @@
+"""The jobs, as functions: what a notebook calls and what the command line calls.
+
+Options are the fields of the job's configuration in :mod:`fashionbatch.config`, given as keyword
+arguments. Heavy packages are imported when a job starts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fashionbatch import config as configs
+from fashionbatch.config import ExplainConfig, PredictConfig, ShardConfig, TrainConfig
+from fashionbatch.errors import OutputExistsError, UsageError
+
+SHARDS = Path("shards")
+RUNS = Path("runs")
+PREDICTIONS = Path("predictions")
+
+#: gets (event, values) as a job goes on; see the commands for what each job tells
+Tell = Callable[[str, dict[str, Any]], None]
+
+
+def _silent(event: str, values: dict[str, Any]) -> None:
+    """Tells nobody."""
+
+
+def shard(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[str, Any]:
+    """Packs a catalogue into WebDataset shards with an index.
+
+    Args:
+        source: a folder: class folders, split folders above them, or flat.
+        tell: gets ``("start", {"items"})`` and ``("progress", {"items"})``.
+        options: the fields of :class:`fashionbatch.config.ShardConfig`, such as ``output``.
+
+    Returns:
+        ``{"output", "items", "shards", "failed"}``; what failed is listed in the data set's
+        ``failures.jsonl``.
+
+    Raises:
+        FashionbatchError: one line that says what cannot be packed and what to do.
+
+    Example:
+        >>> fashionbatch.shard("photos/", output="shards/photos")  # doctest: +SKIP
+        {'output': 'shards/photos', 'items': 3409, 'shards': 5, 'failed': 0}
+    """
+    config = configs.make(ShardConfig, _with_paths(options, "output"))
+    path = Path(source)
+    from fashionbatch.pipeline import decode
+    from fashionbatch.shards import write
+    from fashionbatch.sources import open_source
+
+    layout = {} if config.layout == "auto" else {"layout": config.layout}
+    items, classes = write.plan(
+        open_source(path, config.source_type, **layout).items(),
+        split=configs.parse_split(config.split) if config.split else None,
+        default_split=configs.parse_split(configs.DEFAULT_SPLIT),
+        allow_missing_classes=config.allow_missing_classes,
+        seed=config.seed,
+    )
+    output = config.output or SHARDS / (path.resolve().name or "catalogue")
+    tell("start", {"items": len(items), "classes": len(classes)})
+    manifest = write.write_shards(
+        items,
+        classes,
+        output,
+        check=lambda data: decode.inspect(data, config.check),
+        samples_per_shard=config.samples_per_shard,
+        workers=config.workers or os.cpu_count() or 1,
+        source={
+            "name": path.resolve().name,
+            "split": config.split,
+            "seed": config.seed,
+            "check": config.check,
+        },
+        exist_ok=config.exist_ok,
+        progress=lambda count: tell("progress", {"items": count}),
+    )
+    return {
+        "output": str(output),
+        "items": manifest.items,
+        "shards": len(manifest.shards),
+        "failed": manifest.failed,
+    }
+
+
+def train(*, tell: Tell = _silent, dry_run: bool = False, **options: Any) -> dict[str, Any]:
+    """Trains a classifier on a data set.
+
+    Args:
+        tell: gets ``("plan", {"run", "config", "plan"})``, then ``("epoch", row)`` and more.
+        dry_run: only return the resolved configuration and the plan; nothing is written.
+        options: the fields of :class:`fashionbatch.config.TrainConfig`, such as ``data``,
+            ``backbone`` or ``epochs``.
+
+    Returns:
+        ``{"run", "epochs", "best_epoch", "val", "test", "trainable_parameters"}``; the run's
+        folder holds model, history, curves and checkpoints. For a dry run
+        ``{"run", "config", "plan"}``.
+
+    Raises:
+        FashionbatchError: one line that says what cannot be trained and what to do.
+
+    Example:
+        >>> fashionbatch.train(data="shards/photos", backbone="resnet50")  # doctest: +SKIP
+    """
+    config = configs.make(TrainConfig, _with_paths(options, "data", "output"))
+    data = config.data or find_data()
+    from fashionbatch.training import run as runs
+
+    folder = _run_folder(config, data)
+    job = runs.prepare(config, data)
+    about = {"run": str(folder), "config": job.config.to_json(), "plan": job.plan()}
+    tell("plan", about)
+    if dry_run:
+        return about
+    fresh = not config.resume
+    if fresh:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    try:
+        return runs.train(job, folder, tell)
+    except BaseException:
+        if fresh and not any(folder.glob("checkpoints/*")):
+            shutil.rmtree(folder, ignore_errors=True)  # nothing that could be gone on with
+        raise
+
+
+def predict(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[str, Any]:
+    """Predicts a folder of images or of shards into one HDF5 file.
+
+    Args:
+        source: a folder of images, an image, a data set, or tar files.
+        tell: gets ``("start", ...)``, ``("progress", {"items"})``, ``("failed", ...)``.
+        options: the fields of :class:`fashionbatch.config.PredictConfig`, such as ``model``.
+
+    Returns:
+        ``{"output", "items", "predicted", "failed", "seconds", "images_per_second", "engine",
+        "model"}``.
+
+    Raises:
+        FashionbatchError: one line that says what cannot be predicted and what to do.
+
+    Example:
+        >>> fashionbatch.predict("catalog/", model="runs/photos-resnet50-1")  # doctest: +SKIP
+    """
+    config = configs.make(PredictConfig, _with_paths(options, "model", "output"))
+    path = Path(source)
+    run = find_run(config.model)
+    from fashionbatch.inference import plan as plans
+    from fashionbatch.inference import predict as prediction
+    from fashionbatch.models import card as cards
+
+    plan = plans.make(path, split=config.split, limit=config.limit)
+    model, card = cards.load(run)
+    named = path.resolve().name.removesuffix(".tar") + (f"-{config.split}" if config.split else "")
+    output = config.output or PREDICTIONS / f"{named}-{run.name}.h5"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    tell("start", {"items": plan.items, "model": str(run), "output": str(output)})
+    result = prediction.predict(plan, model, card, config, output, tell)
+    return {**result, "model": str(run)}
+
+
+def explain(
+    visualizer: str, images: Sequence[str | Path], *, tell: Tell = _silent, **options: Any
+) -> dict[str, Any]:
+    """Draws why a model answers as it does.
+
+    Args:
+        visualizer: ``NAME[:k=v,...]``, such as ``grad-cam`` or ``grad-cam:target=dress``.
+        images: images, folders, data sets.
+        tell: gets ``("start", {"model"})``.
+        options: the fields of :class:`fashionbatch.config.ExplainConfig`.
+
+    Returns:
+        ``{"output", "items", "pictures", "failed", "model"}``.
+
+    Raises:
+        FashionbatchError: one line that says what cannot be drawn and what to do.
+    """
+    config = configs.make(ExplainConfig, _with_paths(options, "model", "output"))
+    name, settings = configs.parse_choice(visualizer)
+    from fashionbatch import registry
+
+    component = registry.find("visualizer", name)
+    run = find_run(config.model)
+    tell("start", {"model": str(run)})
+    from fashionbatch.explain import run as explaining
+
+    made = registry.create(component, **settings)
+    return explaining.explain(made, [Path(p) for p in images], run, config)
+
+
+def data_sets() -> list[Path]:
+    """The data sets in ``shards/`` that can be trained on: the user's own, else the samples."""
+    from fashionbatch.errors import ShardError
+    from fashionbatch.shards.manifest import MANIFEST, Manifest
+
+    own, samples = [], []
+    for path in sorted(SHARDS.glob(f"*/{MANIFEST}")):
+        try:
+            manifest = Manifest.load(path.parent)
+        except ShardError:
+            continue  # named when it is asked for
+        if manifest.classes:
+            (samples if manifest.sample else own).append(path.parent)
+    return own or samples
+
+
+def find_data() -> Path:
+    """The data set to train on when none is named.
+
+    Raises:
+        UsageError: there is none, or there are several.
+    """
+    found = data_sets()
+    if not found:
+        raise UsageError(
+            "there is no labelled data set in shards/: make one with `fashionbatch shard FOLDER`, "
+            "or name one with --data"
+        )
+    if len(found) > 1:
+        names = ", ".join(map(str, found))
+        raise UsageError(f"shards/ holds several data sets: choose one with --data ({names})")
+    return found[0]
+
+
+def find_run(model: Path | None) -> Path:
+    """The folder of a run: as named, below ``runs/``, or the newest there.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if model is not None:
+        for path in (model, RUNS / model):
+            if path.is_dir():
+                return path
+            if path.is_file() and path.name in ("model.safetensors", "model.json"):
+                return path.parent
+        raise UsageError(f"--model {model}: there is no such run (nor {RUNS / model})")
+    finished = list(RUNS.glob("*/model.json"))
+    if not finished:
+        raise UsageError(
+            "runs/ holds no trained model: make one with `fashionbatch train`, "
+            "or name one with --model"
+        )
+    return max(finished, key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def _run_folder(config: TrainConfig, data: Path) -> Path:
+    if config.resume:
+        if config.name is None:
+            raise UsageError("--resume needs --name: which run is to go on?")
+        folder = config.output / config.name
+        if not folder.is_dir():
+            raise UsageError(f"--resume: {folder} does not exist")
+        return folder
+    if config.name is None:
+        stem = f"{data.resolve().name}-{config.backbone.replace(':', '-')}"
+        number = 1
+        while (config.output / f"{stem}-{number}").exists():
+            number += 1
+        return config.output / f"{stem}-{number}"
+    folder = config.output / config.name
+    if folder.exists() and not config.exist_ok:
+        raise OutputExistsError(
+            f"{folder} exists: choose another --name, replace it with --exist-ok, "
+            "or go on with it with --resume"
+        )
+    if folder.exists() and any(folder.iterdir()) and not (folder / "config.toml").exists():
+        raise OutputExistsError(f"{folder} holds something else than a run: choose another --name")
+    return folder
+
+
+def _with_paths(options: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Strings become paths where the configuration has paths, lists become tuples."""
+    made = {k: Path(v) if k in names and isinstance(v, str) else v for k, v in options.items()}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in made.items()}
+
+

@@ -1,0 +1,55 @@
+"""The command ``fashionbatch``: its subcommands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from fashionbatch import __version__
+from fashionbatch.cli import backbones, demo, explain, plugins, predict, shard, train
+from fashionbatch.cli.console import error
+from fashionbatch.errors import FashionbatchError
+
+app = typer.Typer(
+    name="fashionbatch",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Classify whole catalogues of fashion photographs.\n\n"
+    "shard packs photographs, train finetunes a network on them, predict classifies a catalogue.",
+)
+for module in (demo, shard, train, predict, explain):
+    module.add_to(app)
+app.add_typer(backbones.app, name="backbones")
+app.add_typer(plugins.app, name="plugins")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"fashionbatch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command and exits: 0 done, 1 failed, 2 misuse, 3 done with recorded failures."""
+    try:
+        app(arguments)
+    except FashionbatchError as failure:
+        if os.environ.get("FASHIONBATCH_DEBUG") == "1":
+            raise
+        error(str(failure))
+        sys.exit(failure.exit_code)

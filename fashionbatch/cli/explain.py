@@ -1,0 +1,47 @@
+"""``fashionbatch explain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fashionbatch import api
+from fashionbatch.cli.console import Teller, say, show_json, warn, warn_of_broken_plugins
+from fashionbatch.cli.options import Json, with_options
+from fashionbatch.config import ExplainConfig
+
+
+class _Teller(Teller):
+    def on_start(self, values: dict[str, Any]) -> None:
+        say(f"Explaining {values['model']}")
+
+
+def explain(
+    visualizer: Annotated[
+        str, typer.Argument(metavar="VISUALIZER", help="NAME[:k=v,...], such as grad-cam.")
+    ],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGES...", help="Images, folders, data sets.")
+    ],
+    json: Json = False,
+    options: Any = None,
+) -> None:
+    """Draw why a model answers as it does."""
+    warn_of_broken_plugins()
+    with _Teller("explain") as tell:
+        result = api.explain(visualizer, images, tell=tell, **options)
+    for failure in result["failed"]:
+        warn(f"{failure['name']}: {failure['reason']}")
+    if json:
+        show_json({**result, "failed": len(result["failed"])})
+    say(f"{result['pictures']} pictures in {result['output']}")
+    if result["failed"]:
+        raise typer.Exit(3)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the command."""
+    example = "fashionbatch explain grad-cam photo.jpg --model runs/photos-resnet50-1 -o why/"
+    app.command("explain")(with_options(ExplainConfig, explain, example))

@@ -1,0 +1,73 @@
+"""Options of a command from the fields of a job's configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def with_options(config: type, run: Callable[..., None], example: str) -> Callable[..., None]:
+    """A command that takes the parameters of ``run`` and the fields of ``config``.
+
+    Args:
+        config: a dataclass of :mod:`fashionbatch.config`.
+        run: called as ``run(..., options)``; its last parameter gets the fields' values.
+        example: shown under the help.
+    """
+    own = list(inspect.signature(run, eval_str=True).parameters.values())[:-1]
+    hints = typing.get_type_hints(config)
+    fields = [f for f in dataclasses.fields(config) if f.metadata]
+    parameters = [*own, *(_parameter(f, hints[f.name]) for f in fields)]
+
+    def command(**values: Any) -> None:
+        options = {f.name: values.pop(f.name) for f in fields}
+        run(**values, options={k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+
+    # typer reads the signature, which is made here so that no option is written down twice
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what inspect looks at
+        [p.replace(kind=p.KEYWORD_ONLY) for p in parameters]
+    )
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__name__ = run.__name__
+    command.__doc__ = f"{inspect.getdoc(run)}\n\nExample: {example}"
+    return command
+
+
+def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
+    meta = field.metadata
+    if typing.get_origin(hint) is tuple:
+        hint, default = list[str], []
+    else:
+        default = field.default
+    flag = "--" + field.name.replace("_", "-")
+    flags = list(meta["flags"]) or [flag]
+    if hint is bool:
+        flags = [f"{flag}/--no-{field.name.replace('_', '-')}"] if default else [flag]
+    text = meta["help"]
+    if "choices" in meta and default is not None:
+        text += f" ({', '.join(meta['choices'])})"
+    shown = default not in (None, False, True, [])
+    option = typer.Option(*flags, help=text, show_default=shown, metavar=_metavar(hint))
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[hint, option],
+    )
+
+
+def _metavar(hint: Any) -> str | None:
+    kinds = typing.get_args(hint) or (hint,)
+    for kind, name in ((Path, "PATH"), (int, "N"), (float, "X"), (str, "TEXT")):
+        if kind in kinds:
+            return None if hint is bool else name
+    return None
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on one line.")]

@@ -1,0 +1,43 @@
+"""``fashionbatch shard``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fashionbatch import api
+from fashionbatch.cli.console import Teller, say, show_json, warn_of_broken_plugins
+from fashionbatch.cli.options import Json, with_options
+from fashionbatch.config import ShardConfig
+
+
+class _Teller(Teller):
+    def on_start(self, values: dict[str, Any]) -> None:
+        self.start_bar(values["items"])
+
+
+def shard(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of photographs.")],
+    json: Json = False,
+    options: Any = None,
+) -> None:
+    """Pack a catalogue into WebDataset shards with an index."""
+    warn_of_broken_plugins()
+    with _Teller("shard") as tell:
+        result = api.shard(source, tell=tell, **options)
+    if json:
+        show_json(result)
+    say(
+        f"{result['items']} images in {result['shards']} shards: {result['output']}"
+        + (f"; {result['failed']} files failed, see failures.jsonl there" if result["failed"] else "")
+    )
+    if result["failed"]:
+        raise typer.Exit(3)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the command."""
+    example = "fashionbatch shard photos/ -o shards/photos"
+    app.command("shard")(with_options(ShardConfig, shard, example))

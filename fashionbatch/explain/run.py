@@ -1,0 +1,130 @@
+"""Collects images, lets a visualizer draw, saves the pictures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from fashionbatch import files
+from fashionbatch.config import ExplainConfig
+from fashionbatch.errors import ImageError, SourceError, UsageError
+from fashionbatch.explain.base import Explained, Picture, Visualizer
+from fashionbatch.models import card as cards
+from fashionbatch.models import device as devices
+from fashionbatch.models.build import find_backbone
+from fashionbatch.pipeline.decode import decode
+from fashionbatch.shards.read import is_shards, open_shards
+from fashionbatch.sources import Item
+from fashionbatch.sources.folder import FolderSource
+
+#: images that a visualizer gets at once
+_TOGETHER = 16
+
+
+def explain(
+    visualizer: Visualizer, paths: Sequence[Path], run: Path, config: ExplainConfig
+) -> dict[str, Any]:
+    """Draws pictures of images, folders or data sets.
+
+    Args:
+        visualizer: draws them.
+        paths: images, folders, data sets.
+        run: folder of the model.
+        config: of the job.
+
+    Returns:
+        ``{"output", "items", "pictures", "failed", "model"}``; ``failed`` lists names and reasons.
+
+    Raises:
+        UsageError: a path does not exist.
+        SourceError: no image could be used.
+    """
+    explained = _load(run, config.device)
+    images: list[Image.Image] = []
+    names: list[str] = []
+    failed: list[dict[str, str]] = []
+    pictures = count = 0
+    for name, data in _images(paths):
+        if config.limit is not None and count == config.limit:
+            break
+        count += 1
+        try:
+            images.append(decode(data))
+            names.append(name)
+        except ImageError as error:
+            failed.append({"name": name, "reason": str(error)})
+        if len(images) == _TOGETHER:
+            pictures += _draw(visualizer, explained, images, names, config.output)
+            images, names = [], []
+    if images:
+        pictures += _draw(visualizer, explained, images, names, config.output)
+    if not pictures:
+        why = f" ({failed[0]['name']}: {failed[0]['reason']})" if failed else ""
+        raise SourceError(f"none of the {count} images can be used{why}")
+    return {
+        "output": str(config.output),
+        "items": count,
+        "pictures": pictures,
+        "failed": failed,
+        "model": str(run),
+    }
+
+
+def _load(run: Path, device_name: str) -> Explained:
+    model, card = cards.load(run)
+    device = devices.choose(device_name)
+    _, spec = find_backbone(f"{card.backbone['provider']}:{card.backbone['name']}")
+    return Explained(
+        model=model.to(device),
+        classes=card.classes,
+        preprocessing=card.preprocessing,
+        cam_layer=model.backbone.get_submodule(spec.cam_layer),
+        device=device,
+    )
+
+
+def _images(paths: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path} does not exist: name images, folders or data sets")
+        if is_shards(path):
+            shards = open_shards(path)
+            for row in range(len(shards)):
+                yield shards.name(row), shards.read(row)
+            continue
+        found = (
+            [Item(name=path.name, path=path)]
+            if path.is_file()
+            else FolderSource(path, layout="flat").items()
+        )
+        for item in found:
+            yield item.name, item.read()
+
+
+def _draw(
+    visualizer: Visualizer,
+    explained: Explained,
+    images: list[Image.Image],
+    names: list[str],
+    output: Path,
+) -> int:
+    output.mkdir(parents=True, exist_ok=True)
+    drawn = list(visualizer.draw(explained, images, names))
+    for picture in drawn:
+        _save(picture, output)
+    return len(drawn)
+
+
+def _save(picture: Picture, output: Path) -> None:
+    # a name of the catalogue must not leave the folder, whatever is in it
+    safe = re.sub(r"[^\w.-]+", "_", picture.name).strip("._")[:150] or "picture"
+    about = PngInfo()
+    about.add_itxt("Software", "fashionbatch")
+    about.add_itxt("Title", picture.name)
+    with files.atomic(output / f"{safe}.png") as temporary:
+        picture.image.save(temporary, format="PNG", pnginfo=about)

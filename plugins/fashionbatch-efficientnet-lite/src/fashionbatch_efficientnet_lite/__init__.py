@@ -1,0 +1,3 @@
+"""EfficientNet-Lite backbones for fashionbatch; see :mod:`.plugin` and :mod:`.networks`."""
+
+__version__ = "0.1.0"
