@@ -40,7 +40,6 @@ _PUBLIC = {
 }
 
 __all__ = [
-    "__version__",
     "BackboneSpec",
     "HeadSpec",
     "Item",
@@ -54,6 +53,7 @@ __all__ = [
     "SourceSpec",
     "Visualizer",
     "VisualizerSpec",
+    "__version__",
     "explain",
     "hookimpl",
     "open_predictions",

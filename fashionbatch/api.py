@@ -200,7 +200,8 @@ def data_sets() -> list[Path]:
     from fashionbatch.errors import ShardError
     from fashionbatch.shards.manifest import MANIFEST, Manifest
 
-    own, samples = [], []
+    own: list[Path] = []
+    samples: list[Path] = []
     for path in sorted(SHARDS.glob(f"*/{MANIFEST}")):
         try:
             manifest = Manifest.load(path.parent)
@@ -280,5 +281,3 @@ def _with_paths(options: dict[str, Any], *names: str) -> dict[str, Any]:
     """Strings become paths where the configuration has paths, lists become tuples."""
     made = {k: Path(v) if k in names and isinstance(v, str) else v for k, v in options.items()}
     return {k: tuple(v) if isinstance(v, list) else v for k, v in made.items()}
-
-

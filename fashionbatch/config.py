@@ -201,7 +201,10 @@ class TrainConfig(_Checked):
     """How a classifier is trained; see :func:`fashionbatch.train`."""
 
     data: Path | None = option(
-        None, "Data set to train on, as made by shard. [default: the one in shards/]", "--data", "-d"
+        None,
+        "Data set to train on, as made by shard. [default: the one in shards/]",
+        "--data",
+        "-d",
     )
     backbone: str = option(
         "resnet50", "Network; `fashionbatch backbones` lists them.", "--backbone", "-m"
@@ -235,14 +238,11 @@ class TrainConfig(_Checked):
     regularizer: tuple[str, ...] = option(
         [], "NAME[:k=v,...]: l2-kernel, l2-activity, clip-grad, early-stopping. Repeatable."
     )
-    clip_grad: float | None = option(
-        None, "Short for --regularizer clip-grad:max_norm=X.", min=0
-    )
-    patience: int | None = option(
-        None, "Short for --regularizer early-stopping:patience=N.", min=1
-    )
+    clip_grad: float | None = option(None, "Short for --regularizer clip-grad:max_norm=X.", min=0)
+    patience: int | None = option(None, "Short for --regularizer early-stopping:patience=N.", min=1)
     head_hidden: str | None = option(
-        None, "Widths of the head's dense layers, such as 1024 or 256,256; none. [default: the backbone's]"
+        None,
+        "Widths of the head's dense layers: 1024, or 256,256, or none. [default: the backbone's]",
     )
     head_dropout: float | None = option(
         None, "Dropout before the last layer. [default: the backbone's]", min=0, max=0.99
@@ -263,7 +263,11 @@ class TrainConfig(_Checked):
     limit: int | None = option(None, "Use at most so many images of each split.", min=1)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps.")
     workers: int | None = option(
-        None, "Processes that decode images. [default: by cores and device]", "--workers", "-j", min=0
+        None,
+        "Processes that decode images. [default: by cores and device]",
+        "--workers",
+        "-j",
+        min=0,
     )
     seed: int = option(0, "Seed of everything random.", min=0)
     output: Path = option(Path("runs"), "Folder in which the run gets its own.", "--output", "-o")
@@ -330,9 +334,15 @@ class PredictConfig(_Checked):
     batch_size: int = option(32, "Images per forward pass.", "--batch-size", "-b", min=1)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps.")
     workers: int | None = option(
-        None, "Processes that decode images. [default: by cores and device]", "--workers", "-j", min=0
+        None,
+        "Processes that decode images. [default: by cores and device]",
+        "--workers",
+        "-j",
+        min=0,
     )
-    resume: bool = option(True, "Keep what an interrupted run has finished; --no-resume discards it.")
+    resume: bool = option(
+        True, "Keep what an interrupted run has finished; --no-resume discards it."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

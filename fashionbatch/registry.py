@@ -117,4 +117,6 @@ def _check_options(
     takes = takes[len(args) :]
     for option in options:
         if option not in takes:
-            raise UnknownNameError(f"option of {component.kind} {component.spec.name!r}", option, takes)
+            raise UnknownNameError(
+                f"option of {component.kind} {component.spec.name!r}", option, takes
+            )

@@ -44,9 +44,7 @@ def fashionbatch_backbones() -> Iterator[BackboneSpec]:
         name="small-resnet",
         factory="fashionbatch.builtin.small_resnet:SmallResNet",
         summary="three residual blocks for images of about 28 pixels; trains on a CPU",
-        preprocessing=Preprocessing(
-            size=28, resize=28, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
-        ),
+        preprocessing=Preprocessing(size=28, resize=28, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         blocks=("blocks.*",),
         cam_layer="blocks",
         head=HeadSpec(),
@@ -62,7 +60,12 @@ def fashionbatch_optimizers() -> Iterator[OptimizerSpec]:
         ("sgd", "SGD", "stochastic gradient descent with momentum", both),
         ("rmsprop", "RMSprop", "RMSProp (Hinton 2012)", ("weight_decay",)),
         ("adam", "Adam", "Adam (Kingma & Ba 2015)", ("weight_decay",)),
-        ("adamw", "AdamW", "Adam with decoupled weight decay (Loshchilov & Hutter 2019)", ("weight_decay",)),
+        (
+            "adamw",
+            "AdamW",
+            "Adam with decoupled weight decay (Loshchilov & Hutter 2019)",
+            ("weight_decay",),
+        ),
     ):
         yield OptimizerSpec(
             name=name, factory=f"torch.optim:{attribute}", summary=summary, options=options
@@ -78,9 +81,7 @@ def fashionbatch_regularizers() -> Iterator[RegularizerSpec]:
         ("clip-grad", "ClipGrad", "one norm over all gradients, at most max_norm"),
         ("early-stopping", "EarlyStopping", "stop after patience epochs without a lower val loss"),
     ):
-        yield RegularizerSpec(
-            name=name, factory=f"{_REGULARIZERS}:{attribute}", summary=summary
-        )
+        yield RegularizerSpec(name=name, factory=f"{_REGULARIZERS}:{attribute}", summary=summary)
 
 
 @hookimpl

@@ -35,10 +35,9 @@ def _network(name: str) -> nn.Module:
         # the auxiliary classifiers serve training from scratch in 2014; torchvision's own
         # initialization of these two takes most of a minute
         options = {"aux_logits": False, "init_weights": False}
-    # by name of the module: other registered models (detection, video) are not meant
-    net = torchvision.models.get_model(name, weights=None, **options)
+    net: nn.Module = torchvision.models.get_model(name, weights=None, **options)
     if name in ("googlenet", "inception_v3"):
-        net.transform_input = False  # that re-normalizes for Google's own weights' origin
+        setattr(net, "transform_input", False)  # noqa: B010 - torch types attributes as modules
     _take_off_classifier(name, net)
     return net
 

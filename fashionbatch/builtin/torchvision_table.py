@@ -156,25 +156,19 @@ FAMILIES: tuple[Family, ...] = (
         blocks=("conv?", "inception??"),
         cam_layer="inception5b",
         head=LINEAR,
-        networks=(
-            Network("googlenet", 224, 256, "bilinear", 6.6),
-        ),
+        networks=(Network("googlenet", 224, 256, "bilinear", 6.6),),
     ),
     Family(
         blocks=("Conv2d_*", "Mixed_*"),
         cam_layer="Mixed_7c",
         head=LINEAR,
-        networks=(
-            Network("inception_v3", 299, 342, "bilinear", 27.2),
-        ),
+        networks=(Network("inception_v3", 299, 342, "bilinear", 27.2),),
     ),
     Family(
         blocks=("stem", "blocks.*"),
         cam_layer="blocks",
         head=LINEAR,
-        networks=(
-            Network("maxvit_t", 224, 224, "bicubic", 30.9),
-        ),
+        networks=(Network("maxvit_t", 224, 224, "bicubic", 30.9),),
     ),
     Family(
         blocks=("features.*.*",),

@@ -76,7 +76,7 @@ def show(name: str, json: Json = False) -> None:
         return
     shown = {k: v for k, v in about.items() if k not in ("blocks", "trained_by_unfreeze")}
     show_table(name, ["what", "value"], [[k, v] for k, v in shown.items()])
-    rows = [
+    rows: list[list[object]] = [
         [f"blocks:{number}", block, f"{count:,}"]
         for number, (block, count) in enumerate(zip(reversed(blocks), counts, strict=True), 1)
     ]

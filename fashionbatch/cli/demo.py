@@ -33,7 +33,7 @@ def demo(
     began = time.monotonic()
     if not _SAMPLE.is_dir():
         raise UsageError(
-            f"{_SAMPLE} is missing: the demo's images come with a clone of fashionbatch, run it there"
+            f"{_SAMPLE} is missing: its images come with a clone of fashionbatch, run it there"
         )
     warn_of_broken_plugins()
     with TrainTeller("train") as tell:
@@ -77,7 +77,11 @@ def demo(
         [
             ["data set", "Fashion-MNIST sample", _SAMPLE],
             ["trained model", f"{trained['epochs']} epochs, best {trained['best_epoch']}", run],
-            ["test accuracy", f"{trained['test']['top1']:.1%} (top-3 {trained['test']['top3']:.1%})", run / "model.json"],
+            [
+                "test accuracy",
+                f"{trained['test']['top1']:.1%} (top-3 {trained['test']['top3']:.1%})",
+                run / "model.json",
+            ],
             ["loss and accuracy curves", "", run / "curves.png"],
             [
                 "predictions and features",
@@ -88,8 +92,6 @@ def demo(
         ],
     )
     say("Next: fashionbatch shard YOUR_PHOTOS && fashionbatch train --backbone resnet50")
-
-
 
 
 def add_to(app: typer.Typer) -> None:

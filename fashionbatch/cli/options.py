@@ -27,7 +27,10 @@ def with_options(config: type, run: Callable[..., None], example: str) -> Callab
 
     def command(**values: Any) -> None:
         options = {f.name: values.pop(f.name) for f in fields}
-        run(**values, options={k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+        run(
+            **values,
+            options={k: tuple(v) if isinstance(v, list) else v for k, v in options.items()},
+        )
 
     # typer reads the signature, which is made here so that no option is written down twice
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what inspect looks at
@@ -41,10 +44,9 @@ def with_options(config: type, run: Callable[..., None], example: str) -> Callab
 
 def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     meta = field.metadata
+    default: Any = field.default
     if typing.get_origin(hint) is tuple:
         hint, default = list[str], []
-    else:
-        default = field.default
     flag = "--" + field.name.replace("_", "-")
     flags = list(meta["flags"]) or [flag]
     if hint is bool:

@@ -95,7 +95,9 @@ def check(name: Annotated[str | None, typer.Argument()] = None, json: Json = Fal
                     if not callable(registry.resolve(factory, requires=spec.requires)):
                         raise PluginError(f"{factory} cannot be called")
                 except PluginError as error:
-                    problems.append({"plugin": plugin.name, "problem": f"{kind} {spec.name}: {error}"})
+                    problems.append(
+                        {"plugin": plugin.name, "problem": f"{kind} {spec.name}: {error}"}
+                    )
     if json:
         show_json({"plugins": len(chosen), "components": checked, "problems": problems})
     else:

@@ -31,7 +31,11 @@ def shard(
         show_json(result)
     say(
         f"{result['items']} images in {result['shards']} shards: {result['output']}"
-        + (f"; {result['failed']} files failed, see failures.jsonl there" if result["failed"] else "")
+        + (
+            f"; {result['failed']} files failed, see failures.jsonl there"
+            if result["failed"]
+            else ""
+        )
     )
     if result["failed"]:
         raise typer.Exit(3)

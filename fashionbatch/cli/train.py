@@ -88,7 +88,7 @@ def train(
 
 def show_result(result: dict[str, Any]) -> None:
     """The figures of a finished training."""
-    rows = [
+    rows: list[list[object]] = [
         [split, *(f"{result[split][k]:.4f}" for k in ("loss", "top1", "top3"))]
         for split in ("val", "test")
         if result[split]

@@ -101,7 +101,7 @@ def _of_items(path: Path, items: list[Item], limit: int | None) -> Plan:
     folder = Folder(items[:limit])
     units = [
         Unit(
-            name=f"{path.name or path.resolve().name}[{start}:{min(start + SLICE, len(folder.items))}]",
+            name=f"{path.resolve().name}[{start}:{min(start + SLICE, len(folder.items))}]",
             rows=np.arange(start, min(start + SLICE, len(folder.items)), dtype=np.int64),
             sha256=_content(folder, start),
         )

@@ -85,9 +85,7 @@ def predict(
     pending = [
         number
         for number, entry in enumerate(entries)
-        if not parts.valid(
-            folder, number, fingerprint=key, sha256=entry.sha256, count=entry.count
-        )
+        if not parts.valid(folder, number, fingerprint=key, sha256=entry.sha256, count=entry.count)
     ]
     kept = plan.items - sum(entries[n].count for n in pending)
     if kept:
@@ -133,9 +131,7 @@ def _labels(plan: Plan, card: ModelCard, config: PredictConfig, tell: Tell) -> l
     return labels
 
 
-def _fingerprint(
-    plan: Plan, card: ModelCard, config: PredictConfig, engine: str
-) -> dict[str, Any]:
+def _fingerprint(plan: Plan, card: ModelCard, config: PredictConfig, engine: str) -> dict[str, Any]:
     relevant = ("topk", "probabilities", "features", "feature_dtype", "ignore_labels")
     return {
         "input": files.fingerprint([[u.name, u.rows.tolist()] for u in plan.units]),
@@ -149,9 +145,7 @@ def _fingerprint(
     }
 
 
-def _check_output(
-    output: Path, folder: Path, fingerprint: dict[str, Any], *, resume: bool
-) -> None:
+def _check_output(output: Path, folder: Path, fingerprint: dict[str, Any], *, resume: bool) -> None:
     if output.is_dir():
         raise OutputExistsError(f"{output} is a folder: name an HDF5 file with -o")
     if not resume:
@@ -189,7 +183,9 @@ def _complete(output: Path, entries: list[merging.ShardEntry]) -> bool:
     with open_predictions(output) as existing:
         found = existing.shards
     if found != [(e.name, e.sha256, e.count) for e in entries]:
-        changed = sum(a != (e.name, e.sha256, e.count) for a, e in zip(found, entries, strict=False))
+        changed = sum(
+            a != (e.name, e.sha256, e.count) for a, e in zip(found, entries, strict=False)
+        )
         raise OutputExistsError(
             f"{output} was made from other images ({changed} of {len(entries)} shards changed): "
             "choose another output with -o, or discard it with --no-resume"
@@ -217,7 +213,11 @@ def _parts(
     flat = np.concatenate([u.rows for u in plan.units])
     label_of = dict(zip(flat.tolist(), labels, strict=True))
     waiting = [
-        _Open(number=n, unit=plan.units[n], labels={r: label_of[r] for r in plan.units[n].rows.tolist()})
+        _Open(
+            number=n,
+            unit=plan.units[n],
+            labels={r: label_of[r] for r in plan.units[n].rows.tolist()},
+        )
         for n in pending
     ]
     unit_of = {row: opened for opened in waiting for row in opened.unit.rows.tolist()}

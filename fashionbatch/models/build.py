@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,9 +48,7 @@ class Head(nn.Module):
     def __init__(self, inputs: int, classes: int, spec: HeadSpec) -> None:
         super().__init__()
         widths = (inputs, *spec.hidden, classes)
-        self.dense = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.dense = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.dropout = nn.Dropout(spec.dropout)
 
     @property
@@ -137,7 +136,7 @@ def build(
             f"backbone {name!r} of {component.provider} gives "
             f"{list(getattr(features, 'shape', []))}, not [N, D]: tell its author"
         )
-    backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    backbone = backbone.to(memory_format=torch.channels_last)
     return Classifier(backbone, Head(features.shape[1], classes, head), preprocessing)
 
 
@@ -181,7 +180,9 @@ def load_weights(backbone: nn.Module, spec: BackboneSpec, weights: str) -> str:
 def _read_weights(path: Path) -> Mapping[str, Tensor]:
     found = _HASHED_NAME.search(path.name)
     if found and not files.sha256(path).startswith(found.group(1)):
-        raise ModelError(f"{path} is damaged (its SHA-256 is not the one in its name): fetch it again")
+        raise ModelError(
+            f"{path} is damaged (its SHA-256 is not the one in its name): fetch it again"
+        )
     try:
         if path.suffix == ".safetensors":
             state: Mapping[str, Tensor] = safetensors.torch.load_file(path)

@@ -71,7 +71,9 @@ def load_card(folder: Path) -> ModelCard:
     """
     path = folder / CARD
     if not path.is_file():
-        raise ModelError(f"{folder} holds no trained model ({CARD} is missing): name a finished run")
+        raise ModelError(
+            f"{folder} holds no trained model ({CARD} is missing): name a finished run"
+        )
     try:
         values = json.loads(path.read_bytes())
         if values.pop("format") != FORMAT or values.pop("format_version") != VERSION:

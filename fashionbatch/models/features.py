@@ -66,4 +66,5 @@ def find_layer(model: Classifier, name: str) -> nn.Module:
     modules = dict(model.backbone.named_modules())
     if not name or name not in modules:
         raise UnknownNameError("layer of the backbone", name, [POOLED, *filter(None, modules)])
-    return modules[name]
+    layer: nn.Module = modules[name]
+    return layer

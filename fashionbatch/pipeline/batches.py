@@ -112,7 +112,9 @@ def batches(
 
 def default_workers(device: str) -> int:
     """Worker processes without ``--workers``: on a CPU the network needs the cores itself."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return min(_MOST_WORKERS, cores - 1 if device != "cpu" else cores // 2)
 
 

@@ -11,7 +11,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fashionbatch.errors import ImageError
 from fashionbatch.shards.write import ImageInfo
@@ -68,9 +68,7 @@ def inspect(data: bytes, how: str) -> ImageInfo:
     image = _open(data)
     if how == "decode":
         decode(data)
-    return ImageInfo(
-        extension=FORMATS[str(image.format)], width=image.width, height=image.height
-    )
+    return ImageInfo(extension=FORMATS[str(image.format)], width=image.width, height=image.height)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -84,14 +82,12 @@ def _open(data: bytes) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=list(FORMATS))
     except Image.DecompressionBombError:
         raise ImageError("decode", f"over {MAX_PIXELS:,} pixels") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ImageError("decode", "not a JPEG, PNG or WebP image") from None
     except Exception as error:
         raise ImageError("decode", _reason(error)) from None
     if image.width * image.height > MAX_PIXELS:
-        raise ImageError(
-            "decode", f"{image.width} x {image.height} is over {MAX_PIXELS:,} pixels"
-        )
+        raise ImageError("decode", f"{image.width} x {image.height} is over {MAX_PIXELS:,} pixels")
     return image
 
 

@@ -24,7 +24,9 @@ _RESAMPLING = {
 PAPER_SHEAR, PAPER_ROTATION, PAPER_ZOOM, PAPER_SHIFT = 0.2, 30.0, 0.2, 0.2
 
 
-def placed(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[float, float, float, float]:
+def placed(
+    size: tuple[int, int], preprocessing: Preprocessing
+) -> tuple[float, float, float, float]:
     """Where a whole image lies in the network's input.
 
     Args:
@@ -61,7 +63,12 @@ def fit(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint
         # resize only what the crop keeps: an extreme panorama would need gigabytes otherwise
         scale_x, scale_y = image.width / width, image.height / height
         box = (-left * scale_x, -top * scale_y, (side - left) * scale_x, (side - top) * scale_y)
-        box = (max(0.0, box[0]), max(0.0, box[1]), min(image.width, box[2]), min(image.height, box[3]))
+        box = (
+            max(0.0, box[0]),
+            max(0.0, box[1]),
+            min(image.width, box[2]),
+            min(image.height, box[3]),
+        )
         return np.asarray(image.resize((side, side), resample, box=box))
     if (left, top, width, height) == (0, 0, *image.size):
         return np.asarray(image)

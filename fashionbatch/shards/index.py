@@ -51,7 +51,12 @@ class Index:
             for column in ("key", "name"):
                 file.create_dataset(column, data=getattr(self, column), dtype=h5py.string_dtype())
             for column in _COLUMNS:
-                file.create_dataset(column, data=getattr(self, column), fletcher32=len(self) > 0, chunks=True if len(self) else None)
+                file.create_dataset(
+                    column,
+                    data=getattr(self, column),
+                    fletcher32=len(self) > 0,
+                    chunks=True if len(self) else None,
+                )
 
     @classmethod
     def load(cls, path: Path) -> Index:
@@ -66,7 +71,9 @@ class Index:
                 index = cls(**text, **{c: file[c][()] for c in _COLUMNS})
         except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ShardError(f"{path} cannot be read ({reason}): pack the catalogue again") from error
+            raise ShardError(
+                f"{path} cannot be read ({reason}): pack the catalogue again"
+            ) from error
         if len({len(getattr(index, c)) for c in ("key", "name", *_COLUMNS)}) != 1:
             raise ShardError(f"{path} has columns of different lengths: pack the catalogue again")
         return index

@@ -123,7 +123,9 @@ def _assign(items: Sequence[Item], shares: Mapping[str, float], seed: int) -> li
         members = by_class[label]
         ordered = [members[i].name for i in random.permutation(len(members))]
         start = 0
-        for name, end in zip(names, np.maximum(np.rint(ends * len(members)), 1).astype(int), strict=True):
+        for name, end in zip(
+            names, np.maximum(np.rint(ends * len(members)), 1).astype(int), strict=True
+        ):
             chosen.update(dict.fromkeys(ordered[start:end], name))
             start = end
     return [dataclasses.replace(i, split=chosen[i.name]) for i in items]
@@ -170,7 +172,9 @@ def write_shards(
     partial.mkdir()
     try:
         with ThreadPoolExecutor(workers) as pool:
-            writer = _Writer(partial, {name: i for i, name in enumerate(classes)}, samples_per_shard)
+            writer = _Writer(
+                partial, {name: i for i, name in enumerate(classes)}, samples_per_shard
+            )
             for item, checked in _checked(items, check, pool):
                 writer.add(item, checked)
                 progress(1)
@@ -268,7 +272,7 @@ class _Writer:
         data, info, digest = checked
         label = UNKNOWN if item.label is None else self.numbers[item.label]
         key = f"{len(self.rows):09d}"
-        about = {"name": item.name, "label": item.label, "split": item.split}
+        about: dict[str, Any] = {"name": item.name, "label": item.label, "split": item.split}
         if info.width is not None:
             about |= {"width": info.width, "height": info.height}
         if item.metadata:

@@ -19,6 +19,27 @@ SPLIT_FOLDERS = {
     "test": "test",
     "testing": "test",
 }
+#: suffixes of photographs, those that we cannot decode included
+IMAGE_SUFFIXES = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".heic",
+        ".heif",
+        ".avif",
+        ".jxl",
+        ".svg",
+        ".eps",
+    ]
+)
 #: files that file managers leave behind
 CLUTTER = {"thumbs.db", "desktop.ini"}
 
@@ -34,7 +55,8 @@ class FolderSource(Source):
     The layout ``classes`` takes the first folder below the root as the label, ``flat`` takes no
     labels. Where all folders at the top are named like splits (``train``, ``val``, ``valid``,
     ``validation``, ``test``), they are the splits and the layout starts below them. ``auto`` is
-    ``classes`` where all files lie in folders and ``flat`` where none does.
+    ``classes`` where all files lie in folders and ``flat`` where none does. A file beside folders
+    that has no image's suffix (``README.md``, ``LICENSE``) is about the catalogue, not in it.
 
     Args:
         path: of the folder. Symbolic links are followed; a loop of links ends at its first round.
@@ -61,6 +83,8 @@ class FolderSource(Source):
             SourceError: it holds no file, or files lie both beside and in folders.
         """
         files = list(walk(self.path))
+        if any(len(parts) > 1 for parts in files):
+            files = [p for p in files if len(p) > 1 or Path(p[0]).suffix.lower() in IMAGE_SUFFIXES]
         if not files:
             raise SourceError(f"{self.path} holds no files: name a folder with photographs in it")
         first = {parts[0] for parts in files if len(parts) > 1}

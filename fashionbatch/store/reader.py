@@ -134,12 +134,8 @@ class Predictions:
     @property
     def failures(self) -> list[dict[str, str]]:
         """``name``, ``stage`` and ``reason`` of every item without a row."""
-        columns = {
-            c: self._file[f"failures/{c}"].asstr()[()] for c in ("name", "stage", "reason")
-        }
-        return [
-            {c: str(columns[c][i]) for c in columns} for i in range(len(columns["name"]))
-        ]
+        columns = {c: self._file[f"failures/{c}"].asstr()[()] for c in ("name", "stage", "reason")}
+        return [{c: str(columns[c][i]) for c in columns} for i in range(len(columns["name"]))]
 
     @property
     def shards(self) -> list[tuple[str, str, int]]:

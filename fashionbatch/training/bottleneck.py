@@ -101,7 +101,10 @@ def _write(path: Path, features: Features) -> None:
         values = features.values
         chunks = None
         if values.size:
-            chunks = (max(1, min(len(values), _CHUNK_BYTES // max(1, values[0].nbytes))), values.shape[1])
+            chunks = (
+                max(1, min(len(values), _CHUNK_BYTES // max(1, values[0].nbytes))),
+                values.shape[1],
+            )
         file.create_dataset("values", data=values, chunks=chunks, fletcher32=chunks is not None)
         file.create_dataset("failed/row", data=np.array(list(features.failed), np.int64))
         file.create_dataset(
@@ -116,14 +119,22 @@ def _read(path: Path, rows: npt.NDArray[np.int64]) -> Features | None:
                 rows=file["rows"][()],
                 values=file["values"][()],
                 failed=dict(
-                    zip(file["failed/row"][()].tolist(), file["failed/reason"].asstr()[()], strict=True)
+                    zip(
+                        file["failed/row"][()].tolist(),
+                        file["failed/reason"].asstr()[()],
+                        strict=True,
+                    )
                 ),
                 reused=True,
             )
     except (OSError, KeyError, ValueError):  # none yet, or damaged: it is computed again
         return None
     known = np.sort(np.concatenate([features.rows, np.array(list(features.failed), np.int64)]))
-    return features if np.array_equal(known, rows) and len(features.values) == len(features.rows) else None
+    return (
+        features
+        if np.array_equal(known, rows) and len(features.values) == len(features.rows)
+        else None
+    )
 
 
 @dataclass(kw_only=True)
@@ -180,5 +191,5 @@ class Bottleneck:
             yield (
                 torch.from_numpy(self.features.values[places]),
                 torch.from_numpy(self.labels[places]),
-                f"{len(places)} feature vectors, rows {self.features.rows[places[:1]].tolist()} ...",
+                f"{len(places)} feature vectors, first row {self.features.rows[places[0]]}",
             )

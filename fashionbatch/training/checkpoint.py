@@ -71,7 +71,9 @@ def save(
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     with files.atomic(target / _TENSORS) as temporary:
-        safetensors.torch.save_file({k: v.contiguous().clone() for k, v in tensors.items()}, temporary)
+        safetensors.torch.save_file(
+            {k: v.contiguous().clone() for k, v in tensors.items()}, temporary
+        )
     version, numbers, gauss = random.getstate()
     values = {
         **state,
@@ -137,5 +139,5 @@ def restore_random(checkpoint: Checkpoint) -> None:
 def seed_everything(seed: int) -> None:
     """Seeds Python, numpy and torch."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - plugins may draw from numpy's global generator
+    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

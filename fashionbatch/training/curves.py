@@ -23,16 +23,18 @@ def save_history(path: Path, history: Sequence[dict[str, Any]]) -> None:
 def save_curves(path: Path, history: Sequence[dict[str, Any]], title: str) -> None:
     """Loss and top-1 accuracy of training and validation over the epochs, as a PNG."""
     from matplotlib.figure import Figure  # slow to import, and only needed at the end
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     epochs = [row["epoch"] for row in history]
-    for place, (metric, label) in enumerate((("loss", "cross-entropy"), ("top1", "top-1 accuracy")), 1):
+    shown = (("loss", "cross-entropy"), ("top1", "top-1 accuracy"))
+    for place, (metric, label) in enumerate(shown, 1):
         axes = figure.add_subplot(1, 2, place)
         for split, name in (("train", "training"), ("val", "validation")):
             axes.plot(epochs, [row[f"{split}_{metric}"] for row in history], marker=".", label=name)
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(title, parse_math=False)

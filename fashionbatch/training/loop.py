@@ -118,13 +118,15 @@ def run(setup: Setup, task: Task, folder: Path, *, resume: bool) -> Result:
     if resume:
         restored = checkpoints.load_last(folder / "checkpoints")
         start = restored.state["epoch"]
-        result = Result(**{k: restored.state[k] for k in ("history", "best_epoch", "stopped_early")})
+        kept = ("history", "best_epoch", "stopped_early")
+        result = Result(**{k: restored.state[k] for k in kept})
         result.best_loss = min(row["val_loss"] for row in result.history)
         checkpoints.restore_model(restored, setup.model)
         best = {
             k.removeprefix("best."): v for k, v in restored.tensors.items() if k.startswith("best.")
         }
-        for regularizer, state in zip(setup.regularizers, restored.state["regularizers"], strict=True):
+        states = restored.state["regularizers"]
+        for regularizer, state in zip(setup.regularizers, states, strict=True):
             regularizer.load_state_dict(state)
     for epoch in range(start, setup.epochs):
         if result.stopped_early:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from torch import nn
 from fashionbatch import config as configs
 from fashionbatch import files, registry
 from fashionbatch.config import TrainConfig
-from fashionbatch.errors import SourceError, TrainingError
+from fashionbatch.errors import SourceError, TrainingError, UsageError
 from fashionbatch.models import card as cards
 from fashionbatch.models import device as devices
 from fashionbatch.models import freeze
@@ -120,9 +121,7 @@ def prepare(config: TrainConfig, data: Path) -> Job:
     freeze.unfreeze(model, blocks, configs.parse_unfreeze(config.unfreeze))
     used = [component, registry.find("optimizer", config.opt)]
     used.append(registry.find("schedule", configs.parse_choice(config.sched)[0]))
-    used += [
-        registry.find("regularizer", configs.parse_choice(r)[0]) for r in config.regularizers
-    ]
+    used += [registry.find("regularizer", configs.parse_choice(r)[0]) for r in config.regularizers]
     # last, because a file may have to be fetched: everything else is known to work by now
     origin = load_weights(model.backbone, spec, config.weights)
     workers = default_workers(device.type) if config.workers is None else config.workers
@@ -152,7 +151,7 @@ def _rows(shards: ShardSet, limit: int | None) -> dict[str, npt.NDArray[np.int64
         raise SourceError(
             f"{shards.path} has one class only ({shards.classes[0]!r}): two are needed to train"
         )
-    rows = {}
+    rows: dict[str, npt.NDArray[np.int64]] = {}
     for split in ("train", "val", "test"):
         if split in shards.manifest.splits:
             chosen = shards.select(split)
@@ -178,8 +177,9 @@ def _resolve(
     offline = config.mode == "bottleneck"
     unfreeze = config.unfreeze or ("none" if offline else "all" if scratch else "blocks:3")
     if offline and unfreeze != "none":
-        raise configs.UsageError(
-            f"--mode bottleneck trains the head only, not --unfreeze {unfreeze}: leave one of them out"
+        raise UsageError(
+            f"--mode bottleneck trains the head only, not --unfreeze {unfreeze}: "
+            "leave one of them out"
         )
     freeze_epochs = config.freeze_epochs
     if freeze_epochs is None:
@@ -315,7 +315,8 @@ def _task(job: Job, folder: Path, tell: Tell) -> tuple[loop.Task, dict[int, str]
 
 def _setup(job: Job, tell: Tell, title: str) -> loop.Setup:
     config = job.config
-    assert config.unfreeze is not None and config.freeze_epochs is not None
+    assert config.unfreeze is not None
+    assert config.freeze_epochs is not None
     count = configs.parse_unfreeze(config.unfreeze)
     name, options = configs.parse_choice(config.sched)
     schedule = registry.create(registry.find("schedule", name), config.epochs, **options)
@@ -357,6 +358,4 @@ def _hash_of(module: nn.Module) -> str:
 
 
 def _digest(values: npt.NDArray[Any]) -> str:
-    import hashlib
-
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
