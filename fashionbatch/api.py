@@ -159,7 +159,6 @@ def predict(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict
     model, card = cards.load(run)
     named = path.resolve().name.removesuffix(".tar") + (f"-{config.split}" if config.split else "")
     output = config.output or PREDICTIONS / f"{named}-{run.name}.h5"
-    output.parent.mkdir(parents=True, exist_ok=True)
     tell("start", {"items": plan.items, "model": str(run), "output": str(output)})
     result = prediction.predict(plan, model, card, config, output, tell)
     return {**result, "model": str(run)}

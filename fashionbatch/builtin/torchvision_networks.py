@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.error import URLError
@@ -32,12 +34,10 @@ class _ByName:
 def _network(name: str) -> nn.Module:
     options = {}
     if name in ("googlenet", "inception_v3"):
-        # the auxiliary classifiers serve training from scratch in 2014; torchvision's own
-        # initialization of these two takes most of a minute
-        options = {"aux_logits": False, "init_weights": False}
+        # their ImageNet weights expect Google's normalization, which transform_input makes of
+        # everyone's; torchvision's own initialization of these two takes most of a minute
+        options = {"aux_logits": False, "init_weights": False, "transform_input": True}
     net: nn.Module = torchvision.models.get_model(name, weights=None, **options)
-    if name in ("googlenet", "inception_v3"):
-        setattr(net, "transform_input", False)  # noqa: B010 - torch types attributes as modules
     _take_off_classifier(name, net)
     return net
 
@@ -62,7 +62,8 @@ def _imagenet(name: str) -> Mapping[str, Tensor]:
     weights = torchvision.models.get_model_weights(name).DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     try:
-        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+        with contextlib.redirect_stdout(sys.stderr):  # torch.hub says there that it downloads
+            state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError) as error:
         raise ModelError(
             f"the ImageNet weights of {name} cannot be downloaded "

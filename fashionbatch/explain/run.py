@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fashionbatch.models.build import find_backbone
 from fashionbatch.pipeline.decode import decode
 from fashionbatch.shards.read import is_shards, open_shards
 from fashionbatch.sources import Item
+from fashionbatch.sources.base import to_text
 from fashionbatch.sources.folder import FolderSource
 
 #: images that a visualizer gets at once
@@ -49,20 +51,24 @@ def explain(
     names: list[str] = []
     failed: list[dict[str, str]] = []
     pictures = count = 0
-    for name, data in _images(paths):
+    taken: set[str] = set()
+    for name, read in _images(paths):
         if config.limit is not None and count == config.limit:
             break
         count += 1
         try:
-            images.append(decode(data))
+            images.append(decode(read()))
             names.append(name)
         except ImageError as error:
             failed.append({"name": name, "reason": str(error)})
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            failed.append({"name": name, "reason": f"read: {reason}"})
         if len(images) == _TOGETHER:
-            pictures += _draw(visualizer, explained, images, names, config.output)
+            pictures += _draw(visualizer, explained, images, names, config.output, taken)
             images, names = [], []
     if images:
-        pictures += _draw(visualizer, explained, images, names, config.output)
+        pictures += _draw(visualizer, explained, images, names, config.output, taken)
     if not pictures:
         why = f" ({failed[0]['name']}: {failed[0]['reason']})" if failed else ""
         raise SourceError(f"none of the {count} images can be used{why}")
@@ -88,22 +94,23 @@ def _load(run: Path, device_name: str) -> Explained:
     )
 
 
-def _images(paths: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
+def _images(paths: Sequence[Path]) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Names, and what reads their bytes: one that cannot be read must not end the run."""
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path} does not exist: name images, folders or data sets")
         if is_shards(path):
             shards = open_shards(path)
             for row in range(len(shards)):
-                yield shards.name(row), shards.read(row)
+                yield shards.name(row), functools.partial(shards.read, row)
             continue
         found = (
-            [Item(name=path.name, path=path)]
+            [Item(name=to_text(path.name), path=path)]
             if path.is_file()
             else FolderSource(path, layout="flat").items()
         )
         for item in found:
-            yield item.name, item.read()
+            yield item.name, item.read
 
 
 def _draw(
@@ -112,17 +119,23 @@ def _draw(
     images: list[Image.Image],
     names: list[str],
     output: Path,
+    taken: set[str],
 ) -> int:
-    output.mkdir(parents=True, exist_ok=True)
     drawn = list(visualizer.draw(explained, images, names))
+    output.mkdir(parents=True, exist_ok=True)
     for picture in drawn:
-        _save(picture, output)
+        _save(picture, output, taken)
     return len(drawn)
 
 
-def _save(picture: Picture, output: Path) -> None:
+def _save(picture: Picture, output: Path, taken: set[str]) -> None:
     # a name of the catalogue must not leave the folder, whatever is in it
     safe = re.sub(r"[^\w.-]+", "_", picture.name).strip("._")[:150] or "picture"
+    stem, number = safe, 1
+    while safe.lower() in taken:  # several images may share a name: none replaces another
+        number += 1
+        safe = f"{stem}-{number}"
+    taken.add(safe.lower())
     about = PngInfo()
     about.add_itxt("Software", "fashionbatch")
     about.add_itxt("Title", picture.name)

@@ -15,6 +15,7 @@ from fashionbatch import files
 from fashionbatch.errors import ImageError, SourceError, UsageError
 from fashionbatch.shards.read import ShardSet, is_shards, open_shards
 from fashionbatch.sources import Item
+from fashionbatch.sources.base import to_text
 from fashionbatch.sources.folder import FolderSource
 
 #: images of a folder that make one part
@@ -92,16 +93,17 @@ def make(path: Path, *, split: str | None, limit: int | None) -> Plan:
     if split is not None:
         raise UsageError(f"{path} is a folder of images and has no splits: leave --split out")
     if path.is_file():
-        return _of_items(path, [Item(name=path.name, path=path)], limit)
+        return _of_items(path, [Item(name=to_text(path.name), path=path)], limit)
     # flat: a folder of images may hold anything beside its folders; labels are matched later
     return _of_items(path, list(FolderSource(path, layout="flat").items()), limit)
 
 
 def _of_items(path: Path, items: list[Item], limit: int | None) -> Plan:
     folder = Folder(items[:limit])
+    name = to_text(path.resolve().name)
     units = [
         Unit(
-            name=f"{path.resolve().name}[{start}:{min(start + SLICE, len(folder.items))}]",
+            name=f"{name}[{start}:{min(start + SLICE, len(folder.items))}]",
             rows=np.arange(start, min(start + SLICE, len(folder.items)), dtype=np.int64),
             sha256=_content(folder, start),
         )

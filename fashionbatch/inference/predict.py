@@ -78,6 +78,8 @@ def predict(
     if _complete(output, entries):
         with open_predictions(output) as done:
             counts = len(done), len(done.failures)
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed while it tidied up
+        _refuse_nothing(plan, counts, output)
         tell("complete", {"output": str(output)})
         return _result(output, plan, counts, 0, time.perf_counter() - began, engine.name)
     key = files.fingerprint(fingerprint)
@@ -109,12 +111,17 @@ def predict(
         },
     )
     shutil.rmtree(folder)
+    _refuse_nothing(plan, (predicted, failed), output)
+    return _result(output, plan, (predicted, failed), plan.items - kept, seconds, engine.name)
+
+
+def _refuse_nothing(plan: Plan, counts: tuple[int, int], output: Path) -> None:
+    predicted, failed = counts
     if not predicted:
         raise SourceError(
             f"none of the {failed} files of {plan.path} is an image that can be used: "
             f"{output} lists the reasons"
         )
-    return _result(output, plan, (predicted, failed), plan.items - kept, seconds, engine.name)
 
 
 def _labels(plan: Plan, card: ModelCard, config: PredictConfig, tell: Tell) -> list[int]:

@@ -36,7 +36,8 @@ class FeatureTap:
             self._hook = find_layer(model, layer).register_forward_hook(self._keep)
 
     def _keep(self, module: nn.Module, inputs: object, output: Tensor) -> None:
-        self._kept = output
+        # a copy: what follows may change it in place (ReLU, a shortcut's addition)
+        self._kept = output.clone()
 
     def __call__(self, images: Tensor) -> tuple[Outputs, Tensor]:
         """uint8 or float ``[N, 3, H, W]`` → outputs, and features ``[N, ...]``."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from fashionbatch import files
 from fashionbatch.errors import ShardError
+from fashionbatch.sources.base import to_text
 
 UNKNOWN = -1
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
@@ -123,7 +124,7 @@ def scan(path: Path, shard: int = 0) -> list[IndexRow]:
                 stem, _, extension = base.partition(".")
                 if not member.isfile() or extension.lower() not in IMAGE_EXTENSIONS:
                     continue
-                key = folder + slash + stem
+                key = to_text(folder + slash + stem)
                 if key in rows:
                     raise ShardError(
                         f"{path} holds the key {key!r} twice: give every sample its own key"
@@ -134,7 +135,7 @@ def scan(path: Path, shard: int = 0) -> list[IndexRow]:
                     raise ShardError(f"{path} ends within {member.name!r}: copy or make it again")
                 rows[key] = IndexRow(
                     key=key,
-                    name=member.name,
+                    name=to_text(member.name),
                     shard=shard,
                     offset=member.offset_data,
                     size=member.size,

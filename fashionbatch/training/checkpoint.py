@@ -68,6 +68,8 @@ def save(
             else:
                 plain.setdefault(str(index), {})[key] = value
     tensors["random.torch"] = torch.get_rng_state()
+    kind, words, *drawn = np.random.get_state()  # noqa: NPY002 - plugins may draw from it
+    tensors["random.numpy"] = torch.from_numpy(np.asarray(words).astype(np.int64))
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     with files.atomic(target / _TENSORS) as temporary:
@@ -81,6 +83,7 @@ def save(
         "sha256": files.sha256(target / _TENSORS),
         "optimizer": {"state": plain, "groups": described["param_groups"]},
         "random": [version, list(numbers), gauss],
+        "random_numpy": [kind, *drawn],
     }
     files.write_json(target / _STATE, values)
     for old in sorted(folder.glob("epoch-*"))[:-KEPT]:
@@ -134,6 +137,9 @@ def restore_random(checkpoint: Checkpoint) -> None:
         torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"].cpu())
     version, numbers, gauss = checkpoint.state["random"]
     random.setstate((version, tuple(numbers), gauss))
+    kind, *drawn = checkpoint.state["random_numpy"]
+    words = checkpoint.tensors["random.numpy"].cpu().numpy().astype(np.uint32)
+    np.random.set_state((kind, words, *drawn))  # noqa: NPY002 - plugins may draw from it
 
 
 def seed_everything(seed: int) -> None:

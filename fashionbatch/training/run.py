@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -212,6 +213,8 @@ def train(job: Job, folder: Path, tell: Tell) -> dict[str, Any]:
     config = job.config
     began = time.perf_counter()
     values = {k: v for k, v in config.to_json().items() if v is not None}
+    if config.resume:
+        _refuse_other(values, folder)
     files.write(folder / "config.toml", tomli_w.dumps(values))
     task, failed = _task(job, folder, tell)
     setup = _setup(job, tell, folder.name)
@@ -253,6 +256,28 @@ def train(job: Job, folder: Path, tell: Tell) -> dict[str, Any]:
         "test": picked.get("test"),
         "trainable_parameters": job_trainable,
     }
+
+
+def _refuse_other(values: Mapping[str, Any], folder: Path) -> None:
+    """A run goes on as it began; only how far, and on what machine, may change."""
+    path = folder / "config.toml"
+    try:
+        begun = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"--resume: {path} cannot be read ({error}): start the run again without --resume"
+        ) from error
+    free = {"epochs", "device", "workers", "name", "output", "exist_ok", "resume"}
+    changed = [
+        "--" + k.replace("_", "-")
+        for k in dict.fromkeys([*begun, *values])
+        if k not in free and begun.get(k) != values.get(k)
+    ]
+    if changed:
+        raise UsageError(
+            f"--resume: {folder} was begun with other options ({', '.join(changed)}): give those "
+            f"in {path}, or start anew without --resume"
+        )
 
 
 def _task(job: Job, folder: Path, tell: Tell) -> tuple[loop.Task, dict[int, str]]:

@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import tomllib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from fashionbatch import registry
+from fashionbatch.errors import TrainingError, UsageError
+from fashionbatch.models import card as cards
+from fashionbatch.models.build import Classifier
+from fashionbatch.specs import RegularizerSpec
+from fashionbatch.training.regularizer import Regularizer
+
+
+def weights(folder):
+    return safetensors.torch.load_file(folder / "model.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def history(folder):
+    with (folder / "history.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_run_folder(train, tmp_path):
+    """A run's folder holds configuration, model, card, history, curves and two checkpoints."""
+    result = train(epochs=3)
+    folder = tmp_path / "run"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "checkpoints", "config.toml", "curves.png", "history.csv", "model.json", "model.safetensors",
+    ]  # fmt: skip
+    kept = sorted(p.name for p in (folder / "checkpoints").iterdir())
+    assert kept == ["epoch-0002", "epoch-0003"]
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    config = tomllib.loads((folder / "config.toml").read_text())
+    assert config["unfreeze"] == "all"
+    assert config["img_size"] == 28
+    assert list(result) == ["run", "epochs", "best_epoch", "val", "test", "trainable_parameters"]
+    assert list(result["val"]) == list(result["test"]) == ["loss", "top1", "top3"]
+    assert [row["epoch"] for row in history(folder)] == ["1", "2", "3"]
+    card = json.loads((folder / "model.json").read_text())
+    assert len(card["classes"]) == 10
+    assert card["lineage"]["weights"] == "none"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_same_seed_same_weights(train, tmp_path, workers):
+    """The same seed gives the same weights, whatever the number of workers."""
+    train("a", head_dropout=0.3)
+    train("b", head_dropout=0.3, workers=workers)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_other_seed_other_weights(train, tmp_path):
+    """The seed is used."""
+    train("a", epochs=1)
+    train("b", epochs=1, seed=1)
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def drop_after(folder, epoch):
+    """Leaves what a run that was killed behind ``epoch`` leaves."""
+    for path in (folder / "checkpoints").iterdir():
+        if int(path.name[-4:]) > epoch:
+            shutil.rmtree(path)
+    for name in ("model.json", "model.safetensors", "curves.png"):
+        (folder / name).unlink()
+
+
+class Killed(Exception):
+    pass
+
+
+def interrupted(train, epoch, **options):
+    """A run that dies in the epoch after ``epoch``."""
+    from fashionbatch import api
+
+    def die(event, values):
+        if event == "step" and done and done[-1] == epoch:
+            raise Killed
+        if event == "epoch":
+            done.append(values["epoch"])
+
+    done: list[int] = []
+    with pytest.raises(Killed):
+        train(tell=die, **options)
+    assert api is not None
+
+
+RECIPES = {
+    "adam": {},
+    "sgd": {"opt": "sgd", "sched": "cosine"},
+    "dropout, freeze, stopping": {
+        "head_dropout": 0.4, "head_hidden": "16", "freeze_epochs": 1, "patience": 5,
+        "unfreeze": "blocks:2", "opt": "rmsprop",
+    },
+    "frozen throughout": {"unfreeze": "none", "opt": "adamw"},
+    "bottleneck": {"mode": "bottleneck", "head_dropout": 0.4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_resume_is_exact(train, tmp_path, recipe, epoch):
+    """A run that was killed and resumed equals the uninterrupted one, bit for bit."""
+    options = {"epochs": 3, **RECIPES[recipe]}
+    whole = train("whole", **options)
+    interrupted(train, epoch, name="cut", **options)
+    assert not (tmp_path / "cut" / "model.json").exists()
+    resumed = train("cut", resume=True, **options)
+    assert {**resumed, "run": 0} == {**whole, "run": 0}
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    assert history(tmp_path / "whole") == history(tmp_path / "cut")
+
+
+def test_damaged_checkpoint_falls_back(train, tmp_path):
+    """A damaged last checkpoint is passed over for the one before, without a difference."""
+    train("whole", epochs=3)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    drop_after(tmp_path / "cut", 3)
+    path = tmp_path / "cut" / "checkpoints" / "epoch-0003" / "state.safetensors"
+    damaged = bytearray(path.read_bytes())
+    damaged[-5] ^= 1
+    path.write_bytes(damaged)
+    rows = []
+    train("cut", epochs=3, resume=True, tell=lambda e, v: rows.append(v) if e == "epoch" else None)
+    assert [row["epoch"] for row in rows] == [3]
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_no_whole_checkpoint(train, tmp_path):
+    """Without a whole checkpoint resuming says so."""
+    train(epochs=1)
+    (tmp_path / "run" / "checkpoints" / "epoch-0001" / "state.json").write_text("{")
+    with pytest.raises(TrainingError, match="no whole checkpoint"):
+        train(epochs=2, resume=True)
+
+
+def test_resume_of_finished_run(train, tmp_path):
+    """Resuming a finished run changes nothing; with more epochs it goes on."""
+    first = train(epochs=1)
+    before = weights(tmp_path / "run")
+    assert train(epochs=1, resume=True) == first
+    assert same(before, weights(tmp_path / "run"))
+    train("two", epochs=2)
+    train(epochs=2, resume=True)
+    assert same(weights(tmp_path / "two"), weights(tmp_path / "run"))
+
+
+def test_resume_with_other_options_is_refused(train, tmp_path):
+    """A run is resumed with the options it was begun with, and is left alone otherwise."""
+    train(epochs=1)
+    before = (tmp_path / "run" / "config.toml").read_bytes()
+    with pytest.raises(UsageError, match="--opt, --lr"):
+        train(epochs=2, resume=True, lr=0.5, opt="sgd")
+    with pytest.raises(UsageError, match="--backbone"):
+        train(epochs=2, resume=True, backbone="resnet18")
+    assert (tmp_path / "run" / "config.toml").read_bytes() == before
+
+
+def test_resume_keeps_the_stop(train, tmp_path):
+    """What early stopping has counted survives the resume."""
+    options = {"epochs": 6, "lr": 0.0, "patience": 2, "unfreeze": "none"}
+    whole = train("whole", **options)
+    assert whole["epochs"] == 3
+    interrupted(train, 2, name="cut", **options)
+    assert train("cut", resume=True, **options)["epochs"] == 3
+    assert train("cut", resume=True, **options)["epochs"] == 3
+
+
+def test_early_stopping_and_best_epoch(train, tmp_path):
+    """Training stops after so many epochs without improvement; the best epoch's weights stay."""
+    result = train(epochs=9, patience=1, lr=0.3, opt="sgd")
+    losses = [float(row["val_loss"]) for row in history(tmp_path / "run")]
+    assert result["epochs"] == len(losses) < 9
+    assert result["best_epoch"] == int(np.argmin(losses)) + 1
+    assert result["val"]["loss"] == pytest.approx(min(losses), abs=1e-6)
+
+
+def test_frozen_base_stays(train, tmp_path):
+    """With --unfreeze none the base stays bitwise as it was, running statistics too."""
+    train("a", epochs=1)
+    path = str(tmp_path / "a")
+    result = train("b", weights=path, unfreeze="none", epochs=2, lr=0.1, freeze_epochs=0)
+    first, second = weights(tmp_path / "a"), weights(tmp_path / "b")
+    base = [k for k in first if k.startswith("backbone.")]
+    assert len(base) > 20
+    assert all(torch.equal(first[k], second[k]) for k in base)
+    assert not torch.equal(first["head.dense.0.weight"], second["head.dense.0.weight"])
+    assert result["trainable_parameters"] == 128 * 10 + 10
+
+
+def test_unfrozen_blocks_only(train, tmp_path):
+    """blocks:1 trains the last block and the head, and nothing before them."""
+    train("a", epochs=1)
+    train("b", weights=str(tmp_path / "a"), unfreeze="blocks:1", freeze_epochs=1, epochs=2)
+    first, second = weights(tmp_path / "a"), weights(tmp_path / "b")
+    changed = {k for k in first if not torch.equal(first[k], second[k])}
+    assert {k.rsplit(".", 2)[0] for k in changed if "conv" in k} == {"backbone.blocks.2"}
+    assert all(k.startswith(("backbone.blocks.2.", "head.")) for k in changed)
+
+
+def test_freeze_epochs(train, tmp_path):
+    """In the first epochs only the head is trained."""
+    train("a", epochs=1)
+    common = {"weights": str(tmp_path / "a"), "unfreeze": "all", "lr": 0.01, "sched": "constant"}
+    train("frozen", freeze_epochs=1, epochs=1, **common)
+    first, second = weights(tmp_path / "a"), weights(tmp_path / "frozen")
+    assert all(torch.equal(first[k], second[k]) for k in first if k.startswith("backbone."))
+    train("open", freeze_epochs=0, epochs=1, **common)
+    assert not same({"x": first["backbone.stem.0.weight"]}, {"x": weights(tmp_path / "open")["backbone.stem.0.weight"]})
+
+
+def test_bottleneck(train, tmp_path, monkeypatch):
+    """Features are computed once; the head is trained on them; the model is whole all the same."""
+    calls = []
+    real = Classifier.bottleneck
+    monkeypatch.setattr(Classifier, "bottleneck", lambda s, x: calls.append(len(x)) or real(s, x))
+    events = []
+    first = train("a", mode="bottleneck", epochs=3, tell=lambda e, v: events.append(e))
+    assert sum(calls) == 96
+    assert "reused" not in events
+    assert first["trainable_parameters"] == 1290
+    calls.clear()
+    second = train("b", mode="bottleneck", epochs=3, tell=lambda e, v: events.append(e))
+    assert not calls
+    assert "reused" in events
+    assert {**second, "run": 0} == {**first, "run": 0}
+    model, card = cards.load(tmp_path / "a")
+    [cache] = (tmp_path / ".features").glob("*.h5")
+    with h5py.File(cache) as file:
+        rows, values = file["rows"][:5], file["values"][:5]
+    from fashionbatch.pipeline.decode import decode
+    from fashionbatch.pipeline.transforms import fit
+    from fashionbatch.shards.read import open_shards
+
+    shards = open_shards(Path(card.lineage["data"]))
+    pixels = np.stack([fit(decode(shards.read(r)), card.preprocessing) for r in rows.tolist()])
+    with torch.inference_mode():
+        outputs = model(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+        expected = model.head(torch.from_numpy(values)).logits
+    assert torch.allclose(outputs.logits, expected, atol=1e-4)
+
+
+def test_damaged_features_are_computed_again(train, tmp_path):
+    """A damaged cache of features is not believed."""
+    first = train("a", mode="bottleneck")
+    [cache] = (tmp_path / ".features").glob("*.h5")
+    data = bytearray(cache.read_bytes())
+    with h5py.File(cache) as file:
+        place = file["values"].id.get_chunk_info(0).byte_offset
+    data[place + 100] ^= 0x40
+    cache.write_bytes(data)
+    events = []
+    second = train("b", mode="bottleneck", tell=lambda e, v: events.append(e))
+    assert "reused" not in events
+    assert second["val"] == first["val"]
+
+
+def test_bottleneck_refuses_unfreeze(train, tmp_path):
+    """Bottleneck mode cannot train the base."""
+    with pytest.raises(UsageError, match="bottleneck"):
+        train(mode="bottleneck", unfreeze="blocks:1")
+    assert not (tmp_path / "run").exists()
+
+
+def test_loss_that_is_not_finite(train, tmp_path):
+    """A loss that is not finite ends training, names the images, and leaves no run behind."""
+    with pytest.raises(TrainingError, match=r"16 images, '.*' to '.*'") as error:
+        train(lr=1e30, opt="sgd")
+    assert "--lr" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("opt", ["sgd", "rmsprop", "adam", "adamw"])
+def test_optimizers(train, opt, tmp_path):
+    """Every built-in optimizer trains."""
+    result = train(opt=opt, epochs=2, weight_decay=0.01, lr=0.01)
+    rows = history(tmp_path / "run")
+    assert result["epochs"] == 2
+    assert rows[0]["train_loss"] != rows[1]["train_loss"]
+
+
+def test_unknown_options(train):
+    """Options that nothing takes are refused with the ones there are."""
+    with pytest.raises(UsageError, match="nesterov"):
+        train(opt="adam", opt_kwargs=("nesterov=true",))
+    with pytest.raises(UsageError, match="weight"):
+        train(regularizer=("l2-kernel:wait=1",))
+    with pytest.raises(UsageError, match="epochs_drop is at least 1"):
+        train(sched="step:epochs_drop=0")
+    with pytest.raises(UsageError, match="did you mean 'epochs'"):
+        train(epoch=3)
+
+
+def test_learns(train, tmp_path):
+    """The network learns: the training loss falls far below chance."""
+    train(epochs=8, augment="none", lr=3e-3)
+    rows = history(tmp_path / "run")
+    assert float(rows[-1]["train_loss"]) < 0.5 < 2 < float(rows[0]["train_loss"])
+    assert float(rows[-1]["train_top1"]) > 0.9
+
+
+def test_third_party_regularizer(train, monkeypatch):
+    """A plugin's regularizer gets its methods called in the documented order, and can change all."""
+    calls = []
+
+    class Spy(Regularizer):
+        def on_batch(self, images, targets):
+            calls.append("on_batch")
+            soft = torch.nn.functional.one_hot(targets, 10).float()
+            return images.float() * 0, soft
+
+        def penalty(self, head, outputs):
+            calls.append("penalty")
+            assert [tuple(k.shape) for k in head.kernels] == [(10, 128)]
+            assert outputs.bottleneck.requires_grad
+            return outputs.logits.sum() * 0
+
+        def on_gradients(self, parameters):
+            calls.append("on_gradients")
+            assert all(p.grad is not None for p in parameters)
+
+        def after_step(self, model):
+            calls.append("after_step")
+
+        def after_epoch(self, epoch, metrics):
+            calls.append(f"after_epoch {epoch}")
+            assert {"train_loss", "val_loss", "val_top1", "val_top3", "val_top5"} <= metrics.keys()
+            return epoch == 2
+
+        def state_dict(self):
+            calls.append("state_dict")
+            return {"n": len(calls)}
+
+    real = registry.components
+    spec = RegularizerSpec(name="spy", factory=Spy, summary="spies")
+    mine = registry.Component(kind="regularizer", spec=spec, provider="spies", version="1")
+    monkeypatch.setattr(
+        registry, "components", lambda kind: real(kind) + ([mine] if kind == "regularizer" else [])
+    )
+    assert train(epochs=5, regularizer=("spy",))["epochs"] == 2
+    step = ["on_batch", "penalty", "on_gradients", "after_step"]
+    one = [*step, *step]
+    assert calls == [*one, "after_epoch 1", "state_dict", *one, "after_epoch 2", "state_dict"]
+
+
+def test_numpy_random_state_is_kept(train, tmp_path, monkeypatch):
+    """A regularizer that draws from numpy's or Python's global generator resumes exactly too."""
+    import random
+
+    class Noise(Regularizer):
+        def on_batch(self, images, targets):
+            factor = 0.5 + 0.3 * np.random.rand() + 0.2 * random.random()
+            return images.float() * factor, targets
+
+    real = registry.components
+    spec = RegularizerSpec(name="noise", factory=Noise, summary="noise")
+    mine = registry.Component(kind="regularizer", spec=spec, provider="x", version="1")
+    monkeypatch.setattr(
+        registry, "components", lambda kind: real(kind) + ([mine] if kind == "regularizer" else [])
+    )
+    options = {"epochs": 2, "regularizer": ("noise",)}
+    train("whole", **options)
+    interrupted(train, 1, name="cut", **options)
+    train("cut", resume=True, **options)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
