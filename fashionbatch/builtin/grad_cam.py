@@ -17,6 +17,8 @@ from fashionbatch.pipeline.transforms import placed
 
 _CAPTION_SIZE = 16
 _MARGIN = 6
+#: below this many pixels nobody sees anything in a picture
+_SMALLEST_SIDE = 160
 
 
 class GradCam(Visualizer):
@@ -42,7 +44,8 @@ class GradCam(Visualizer):
     ) -> Iterator[Picture]:
         """See :class:`fashionbatch.Visualizer`."""
         maps, chosen, probability = self.maps(explained, images)
-        for i, (image, name) in enumerate(zip(images, names, strict=True)):
+        for i, (original, name) in enumerate(zip(images, names, strict=True)):
+            image = _readable(original)
             heat = _onto_original(maps[i], image.size, explained)
             caption = f"{explained.classes[chosen[i]]}  {probability[i]:.1%}"
             yield Picture(name=name, image=_overlay(image, heat, self.intensity, caption))
@@ -96,6 +99,15 @@ class GradCam(Visualizer):
         probability = logits.softmax(dim=1).gather(1, chosen[:, None])[:, 0]
         values: npt.NDArray[np.float32] = cam[:, 0].detach().cpu().numpy()
         return values, chosen.tolist(), probability.tolist()
+
+
+def _readable(image: Image.Image) -> Image.Image:
+    """A small image several times as large, pixel by pixel; others as they are."""
+    factor = -(-_SMALLEST_SIDE // max(image.size))
+    if factor < 2:
+        return image
+    size = (image.width * factor, image.height * factor)
+    return image.resize(size, Image.Resampling.NEAREST)
 
 
 def _onto_original(

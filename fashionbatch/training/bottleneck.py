@@ -157,8 +157,12 @@ class Bottleneck:
     batch_size: int
     seed: int
     _places: dict[str, npt.NDArray[np.int64]] = field(init=False)
+    _values: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
+        # torch's memory is aligned and numpy's is not: matrix products round by alignment, and a
+        # resumed run must equal an uninterrupted one
+        self._values = torch.from_numpy(self.features.values)
         self._places = {
             split: np.flatnonzero(np.isin(self.features.rows, rows)).astype(np.int64)
             for split, rows in self.rows.items()
@@ -189,7 +193,7 @@ class Bottleneck:
     def _batches(self, order: Order) -> Iterator[TrainingBatch]:
         for places in order.batches:
             yield (
-                torch.from_numpy(self.features.values[places]),
+                self._values[torch.from_numpy(places)],
                 torch.from_numpy(self.labels[places]),
                 f"{len(places)} feature vectors, first row {self.features.rows[places[0]]}",
             )

@@ -217,6 +217,7 @@ def train(job: Job, folder: Path, tell: Tell) -> dict[str, Any]:
         _refuse_other(values, folder)
     files.write(folder / "config.toml", tomli_w.dumps(values))
     task, failed = _task(job, folder, tell)
+    seed_everything(config.seed)  # computing features draws, reusing them does not
     setup = _setup(job, tell, folder.name)
     result = loop.run(setup, task, folder, resume=config.resume)
     metrics = {

@@ -15,12 +15,12 @@ SAMPLE = Path(__file__).parents[2] / "shards" / "fashion-mnist"
 
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """``train(name, **options)`` in ``tmp_path``: small-resnet, 32 images of each split."""
+    """``train(name, **options)`` in ``tmp_path``: small-resnet, 16 images of each split."""
 
     def run(name: str = "run", **options: Any) -> dict[str, Any]:
         values = {
-            "data": SAMPLE, "backbone": "small-resnet", "weights": "none", "limit": 32,
-            "epochs": 2, "batch_size": 16, "workers": 0, "device": "cpu", "output": tmp_path,
+            "data": SAMPLE, "backbone": "small-resnet", "weights": "none", "limit": 16,
+            "epochs": 2, "batch_size": 8, "workers": 0, "device": "cpu", "output": tmp_path,
         }  # fmt: skip
         return api.train(name=name, **{**values, **options})
 

@@ -84,8 +84,6 @@ class Killed(Exception):
 
 def interrupted(train, epoch, **options):
     """A run that dies in the epoch after ``epoch``."""
-    from fashionbatch import api
-
     def die(event, values):
         if event == "step" and done and done[-1] == epoch:
             raise Killed
@@ -95,7 +93,6 @@ def interrupted(train, epoch, **options):
     done: list[int] = []
     with pytest.raises(Killed):
         train(tell=die, **options)
-    assert api is not None
 
 
 RECIPES = {
@@ -110,8 +107,10 @@ RECIPES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.parametrize(
+    ("recipe", "epoch"),
+    [*((recipe, 1) for recipe in RECIPES), ("dropout, freeze, stopping", 2), ("bottleneck", 2)],
+)
 def test_resume_is_exact(train, tmp_path, recipe, epoch):
     """A run that was killed and resumed equals the uninterrupted one, bit for bit."""
     options = {"epochs": 3, **RECIPES[recipe]}
@@ -229,7 +228,7 @@ def test_bottleneck(train, tmp_path, monkeypatch):
     monkeypatch.setattr(Classifier, "bottleneck", lambda s, x: calls.append(len(x)) or real(s, x))
     events = []
     first = train("a", mode="bottleneck", epochs=3, tell=lambda e, v: events.append(e))
-    assert sum(calls) == 96
+    assert sum(calls) == 48
     assert "reused" not in events
     assert first["trainable_parameters"] == 1290
     calls.clear()
@@ -277,7 +276,7 @@ def test_bottleneck_refuses_unfreeze(train, tmp_path):
 
 def test_loss_that_is_not_finite(train, tmp_path):
     """A loss that is not finite ends training, names the images, and leaves no run behind."""
-    with pytest.raises(TrainingError, match=r"16 images, '.*' to '.*'") as error:
+    with pytest.raises(TrainingError, match=r"8 images, '.*' to '.*'") as error:
         train(lr=1e30, opt="sgd")
     assert "--lr" in str(error.value)
     assert "\n" not in str(error.value)

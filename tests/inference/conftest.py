@@ -1,0 +1,63 @@
+"""A small trained model, and folders of photographs to predict."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fashionbatch import api
+
+SAMPLE = Path(__file__).parents[2] / "shards" / "fashion-mnist"
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a model trained on the sample."""
+    folder = tmp_path_factory.mktemp("runs")
+    api.train(
+        data=SAMPLE, backbone="small-resnet", weights="none", limit=32, epochs=1, workers=0,
+        device="cpu", output=folder, name="run", batch_size=16,
+    )  # fmt: skip
+    return folder / "run"
+
+
+def picture(seed: int) -> bytes:
+    """A PNG of its own."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (30 + seed % 7, 24, 3), np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG")
+    return data.getvalue()
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Callable[..., Path]:
+    """``catalogue(count, broken=(), name=...)``: a flat folder; files in ``broken`` are damaged."""
+
+    def make(count: int, broken: tuple[int, ...] = (), name: str = "catalogue") -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for i in range(count):
+            data = picture(i)
+            (folder / f"{i:03d}.png").write_bytes(data[: len(data) // 2] if i in broken else data)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def predict(run: Path, tmp_path: Path) -> Callable[..., Any]:
+    """``predict(source, name, **options)`` into ``tmp_path / name``; gives the path."""
+
+    def go(source: Path, name: str = "out.h5", **options: Any) -> Path:
+        output = tmp_path / name
+        values = {"model": run, "output": output, "workers": 0, "device": "cpu", "batch_size": 8}
+        api.predict(source, **{**values, **options})
+        return output
+
+    return go

@@ -1,0 +1,415 @@
+from __future__ import annotations
+
+import io
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import webdataset
+from PIL import Image
+
+from fashionbatch import api
+from fashionbatch.errors import OutputExistsError, SourceError, UnknownNameError, UsageError
+from fashionbatch.inference import plan as plans
+from fashionbatch.models import card as cards
+from fashionbatch.pipeline.decode import decode
+from fashionbatch.pipeline.transforms import fit
+from fashionbatch.store.reader import open_predictions
+
+SAMPLE = Path(__file__).parents[2] / "shards" / "fashion-mnist"
+
+
+def one_by_one(run, datas):
+    """Probabilities and bottlenecks by the model alone."""
+    model, card = cards.load(run)
+    answers = []
+    for data in datas:
+        pixels = torch.from_numpy(fit(decode(data), card.preprocessing)).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            outputs = model(pixels)
+        answers.append((outputs.logits.softmax(1)[0].numpy(), outputs.bottleneck[0].numpy()))
+    return [np.stack(column) for column in zip(*answers, strict=True)]
+
+
+def test_fits_the_model(run, catalogue, predict):
+    """Every row holds what the model says of that very image."""
+    folder = catalogue(21)
+    names = sorted(p.name for p in folder.iterdir())
+    probability, bottleneck = one_by_one(run, [(folder / n).read_bytes() for n in names])
+    with open_predictions(predict(folder, probabilities=True, topk=3)) as found:
+        assert found.names == names
+        assert np.allclose(found.features()[()], bottleneck, atol=1e-4)
+        assert np.allclose(found._file["predictions/probability"][()], probability, atol=1e-5)
+        best = np.argsort(-probability, axis=1, kind="stable")[:, :3]
+        assert np.array_equal(found.topk_index[()], best)
+        assert np.allclose(
+            found.topk_probability[()], np.take_along_axis(probability, best, 1), atol=1e-5
+        )
+        assert found[0].classes[0] == found.classes[best[0, 0]]
+        assert found.labels.tolist() == [-1] * 21
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_broken_files_do_not_move_their_neighbours(catalogue, predict, workers):
+    """Failed files are listed; no row ever belongs to another image."""
+    broken = (0, 3, 4, 11, 20)
+    clean = predict(catalogue(21, name="clean"), "clean.h5")
+    path = predict(catalogue(21, broken, name="mixed"), "mixed.h5", workers=workers)
+    with open_predictions(clean) as a, open_predictions(path) as b:
+        assert [f["name"] for f in b.failures] == [f"{i:03d}.png" for i in broken]
+        assert {f["stage"] for f in b.failures} == {"decode"}
+        assert all(f["reason"] for f in b.failures)
+        assert len(b) + len(b.failures) == 21
+        of = {name: i for i, name in enumerate(a.names)}
+        places = [of[name] for name in b.names]
+        assert sorted(set(range(21)) - set(places)) == sorted(broken)
+        assert np.allclose(a.features()[()][places], b.features()[()], atol=1e-4)
+        assert np.array_equal(a.topk_index[()][places], b.topk_index[()])
+
+
+def test_repeatable(catalogue, predict):
+    """Two runs write the same bytes, whatever the number of workers."""
+    folder = catalogue(20, (2,))
+    first = predict(folder, "a.h5").read_bytes()
+    assert predict(folder, "b.h5").read_bytes() == first
+    assert predict(folder, "c.h5", workers=1).read_bytes() == first
+
+
+def test_parts_are_resumed(catalogue, predict, monkeypatch, tmp_path):
+    """A run that dies is gone on with; the file's bytes are those of an uninterrupted run."""
+    monkeypatch.setattr(plans, "SLICE", 5)
+    folder = catalogue(23, (7,))
+    whole = predict(folder, "whole.h5").read_bytes()
+
+    class Died(Exception):
+        pass
+
+    seen = 0
+
+    def die(event, values):
+        nonlocal seen
+        if event == "progress":
+            seen += values["items"]
+            if seen > 12:
+                raise Died
+
+    with pytest.raises(Died):
+        predict(folder, "cut.h5", tell=die)
+    parts = sorted(p.name for p in (tmp_path / "cut.h5.parts").iterdir())
+    assert parts == ["part-000000.h5", "part-000001.h5"]
+    assert not (tmp_path / "cut.h5").exists()
+    data = bytearray((tmp_path / "cut.h5.parts" / parts[0]).read_bytes())
+    data[data.index(b"000.png")] ^= 1  # a damaged part is made again
+    (tmp_path / "cut.h5.parts" / parts[0]).write_bytes(data)
+    events = []
+    predict(folder, "cut.h5", tell=lambda e, v: events.append((e, v)))
+    assert dict(events)["resumed"] == {"parts": 1, "items": 5, "of": 23}
+    assert (tmp_path / "cut.h5").read_bytes() == whole
+    assert not (tmp_path / "cut.h5.parts").exists()
+
+
+def test_other_run_is_refused(catalogue, predict, tmp_path, monkeypatch):
+    """Another configuration, input or content never mixes with what is there."""
+    monkeypatch.setattr(plans, "SLICE", 5)
+    folder = catalogue(8)
+    path = predict(folder)
+    before = path.read_bytes()
+    events = []
+    predict(folder, tell=lambda e, v: events.append(e))
+    assert "complete" in events
+    with pytest.raises(OutputExistsError, match="configuration"):
+        predict(folder, topk=2)
+    with pytest.raises(OutputExistsError, match="batch_size"):
+        predict(folder, batch_size=4)
+    with pytest.raises(OutputExistsError, match="input"):
+        predict(folder, limit=3)
+    (folder / "003.png").write_bytes((folder / "004.png").read_bytes())
+    with pytest.raises(OutputExistsError, match="other images"):
+        predict(folder)
+    assert path.read_bytes() == before
+    predict(folder, resume=False)
+    assert path.read_bytes() != before
+
+
+def test_other_model_is_refused(catalogue, predict, run, tmp_path):
+    """A file of another model is left alone."""
+    folder = catalogue(4)
+    before = predict(folder).read_bytes()
+    api.train(
+        data=SAMPLE, backbone="small-resnet", weights="none", limit=8, epochs=1, workers=0,
+        device="cpu", output=tmp_path, name="other", seed=5,
+    )  # fmt: skip
+    with pytest.raises(OutputExistsError, match="model"):
+        predict(folder, model=tmp_path / "other")
+    assert (tmp_path / "out.h5").read_bytes() == before
+
+
+def test_foreign_parts_are_refused(catalogue, predict, tmp_path):
+    """Parts of another run beside the output are left alone."""
+    folder = catalogue(4)
+
+    def die(event, values):
+        if event == "progress" and values["items"] == 2:
+            raise KeyboardInterrupt
+
+    import fashionbatch.inference.plan as module
+
+    old, module.SLICE = module.SLICE, 2
+    try:
+        count = []
+
+        def late(event, values):
+            if event == "progress":
+                count.append(1)
+                if len(count) == 2:
+                    raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            predict(folder, tell=late)
+        with pytest.raises(OutputExistsError, match="parts"):
+            predict(folder, topk=1)
+        assert [p.name for p in (tmp_path / "out.h5.parts").iterdir()] == ["part-000000.h5"]
+    finally:
+        module.SLICE = old
+
+
+def test_something_else_at_the_output(catalogue, predict, tmp_path):
+    """A file that is no prediction file, or a folder, is not overwritten."""
+    folder = catalogue(2)
+    (tmp_path / "out.h5").write_text("mine")
+    with pytest.raises(OutputExistsError):
+        predict(folder)
+    assert (tmp_path / "out.h5").read_text() == "mine"
+    (tmp_path / "dir").mkdir()
+    with pytest.raises(OutputExistsError, match="is a folder"):
+        predict(folder, "dir")
+
+
+KILL = """
+import sys
+from fashionbatch import api
+from fashionbatch.inference import plan
+plan.SLICE = 6
+api.predict(sys.argv[1], model=sys.argv[2], output=sys.argv[3], workers=0, device="cpu", batch_size=2)
+"""
+
+
+@pytest.mark.slow
+def test_kill_9(catalogue, run, tmp_path):
+    """kill -9 at any moment, as often as may be, and the next run completes the very same file."""
+    folder = catalogue(150, (5, 60))
+    seed = random.Random(4)
+
+    def start(name):
+        return subprocess.Popen([sys.executable, "-c", KILL, folder, run, tmp_path / name])
+
+    assert start("whole.h5").wait() == 0
+    for _ in range(3):
+        process = start("cut.h5")
+        parts = tmp_path / "cut.h5.parts"
+        before = len(list(parts.glob("part-*"))) if parts.exists() else 0
+        while process.poll() is None and (
+            not parts.exists() or len(list(parts.glob("part-*"))) <= before
+        ):
+            time.sleep(0.005)
+        time.sleep(seed.random() * 0.2)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert start("cut.h5").wait() == 0
+    assert (tmp_path / "cut.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    assert not (tmp_path / "cut.h5.parts").exists()
+
+
+def test_own_shards_and_labels(predict, run, tmp_path):
+    """Of a data set a split can be predicted, and its labels are stored."""
+    with open_predictions(predict(SAMPLE, split="val", limit=20)) as found:
+        assert len(found) == 20
+        assert found[3].label in found.classes
+        names, labels = found.names, found.labels
+    from fashionbatch.shards.read import open_shards
+
+    shards = open_shards(SAMPLE)
+    rows = shards.select("val")[:20]
+    assert names == [shards.name(r) for r in rows]
+    assert labels.tolist() == shards.labels[rows].tolist()
+
+
+def test_foreign_shards(predict, catalogue, run, tmp_path):
+    """Shards by webdataset's own writer are predicted, whatever bytes their names have."""
+    folder = catalogue(9)
+    (tmp_path / "wds").mkdir()
+    paths = sorted(folder.iterdir())
+    with webdataset.ShardWriter(str(tmp_path / "wds" / "x-%04d.tar"), maxcount=4, verbose=0) as sink:
+        for i, path in enumerate(paths):
+            key = f"a/b{i}" if i else "a/caf\udce9"
+            sink.write({"__key__": key, "png": path.read_bytes(), "cls": i})
+    with open_predictions(predict(tmp_path / "wds")) as found:
+        probability, _ = one_by_one(run, [p.read_bytes() for p in paths])
+        assert np.array_equal(found.topk_index[:, 0], probability.argmax(1))
+        assert found.names[0] == r"a/caf\xe9.png"
+        assert found.names[1:] == [f"a/b{i}.png" for i in range(1, 9)]
+        assert [s[2] for s in found.shards] == [4, 4, 1]
+    with open_predictions(predict(tmp_path / "wds" / "x-0002.tar", "one.h5")) as found:
+        assert found.names == ["a/b8.png"]
+
+
+def test_labels_of_class_folders(predict, run, tmp_path):
+    """An image's folder is its label where the model has a class of that name."""
+    classes = cards.load_card(run).classes
+    for i, name in enumerate([classes[4], classes[0], "something else"]):
+        (tmp_path / "c" / name).mkdir(parents=True)
+        Image.new("RGB", (9, 9), (i, 0, 0)).save(tmp_path / "c" / name / "1.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "c" / "loose.png")
+    with open_predictions(predict(tmp_path / "c")) as found:
+        by_name = {row.name: row.label for row in found}
+    assert by_name == {
+        f"{classes[4]}/1.png": classes[4],
+        f"{classes[0]}/1.png": classes[0],
+        "something else/1.png": None,
+        "loose.png": None,
+    }
+
+
+def test_other_classes(predict, tmp_path, run):
+    """A data set of other classes is refused, or predicted without its labels."""
+    for name in ("ant", "bee"):
+        (tmp_path / "c" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (9, 9), (i, 0, 0)).save(tmp_path / "c" / name / f"{i}.png")
+    api.shard(tmp_path / "c", output=tmp_path / "d", split="train=1.0")
+    with pytest.raises(SourceError, match="'ant', 'bee'"):
+        predict(tmp_path / "d", "deep/out.h5")
+    assert not (tmp_path / "deep").exists()
+    with open_predictions(predict(tmp_path / "d", ignore_labels=True)) as found:
+        assert len(found) == 6
+        assert set(found.labels.tolist()) == {-1}
+
+
+@pytest.mark.parametrize("layer", ["blocks.1", "stem.3", "blocks.2.conv2"])
+def test_features_of_a_layer(predict, catalogue, run, layer):
+    """Any module's output can be stored."""
+    folder = catalogue(5)
+    model, card = cards.load(run)
+    kept = []
+    model.backbone.get_submodule(layer).register_forward_hook(lambda m, i, o: kept.append(o.clone()))
+    for path in sorted(folder.iterdir()):
+        with torch.inference_mode():
+            model(torch.from_numpy(fit(decode(path.read_bytes()), card.preprocessing)).permute(2, 0, 1)[None])
+    with open_predictions(predict(folder, features=layer)) as found:
+        assert np.allclose(found.features(layer)[()], torch.cat(kept).numpy(), atol=1e-4)
+        with pytest.raises(UnknownNameError, match=layer):
+            found.features("pooled")
+
+
+def test_features_none_and_unknown(predict, catalogue):
+    """Features can be left out; a layer that there is not is refused."""
+    folder = catalogue(3)
+    with h5py.File(predict(folder, features="none")) as file:
+        assert "features" not in file
+        assert file["predictions/topk_index"].shape == (3, 5)
+    with pytest.raises(UnknownNameError, match=r"blocks\.1"):
+        predict(folder, "b.h5", features="block.1")
+
+
+def test_tap_is_not_changed_in_place():
+    """A layer's features are its output, also where the network goes on in place."""
+    from fashionbatch.models.build import build, find_backbone
+    from fashionbatch.models.features import FeatureTap
+
+    component, spec = find_backbone("resnet18")
+    model = build(component, spec.preprocessing.with_size(32), spec.head, 3)
+    with torch.inference_mode(), FeatureTap(model, "layer1.0.bn1") as tap:
+        _, features = tap(torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8))
+    assert features.min() < 0
+
+
+@pytest.fixture
+def spoilt(run, monkeypatch):
+    """``spoilt(what)``: the loaded model's head answers so for dark images."""
+    real = cards.load
+
+    def use(value):
+        def load(folder):
+            model, card = real(folder)
+
+            def hook(module, inputs, outputs):
+                logits, bottleneck = outputs.logits.clone(), outputs.bottleneck.clone()
+                logits[1] = value if value != 1e6 else logits[1]
+                if value == 1e6:
+                    bottleneck[1, 3] = value
+                return outputs._replace(logits=logits, bottleneck=bottleneck)
+
+            model.head.register_forward_hook(hook)
+            return model, card
+
+        monkeypatch.setattr(cards, "load", load)
+
+    return use
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_not_finite_is_a_failure(catalogue, predict, spoilt, value):
+    """NaN and infinity are recorded failures, never class 0."""
+    spoilt(value)
+    with open_predictions(predict(catalogue(8), batch_size=4)) as found:
+        assert [(f["name"], f["stage"]) for f in found.failures] == [
+            ("001.png", "model"), ("005.png", "model"),
+        ]  # fmt: skip
+        assert found.names == [f"{i:03d}.png" for i in (0, 2, 3, 4, 6, 7)]
+        assert np.isfinite(found.topk_probability[()]).all()
+
+
+def test_float16_overflow_is_a_failure(catalogue, predict, spoilt):
+    """A feature too large for float16 is a recorded failure, not infinity."""
+    spoilt(1e6)
+    folder = catalogue(8)
+    with open_predictions(predict(folder, batch_size=4, feature_dtype="float16")) as found:
+        assert [f["name"] for f in found.failures] == ["001.png", "005.png"]
+        assert "float16" in found.failures[0]["reason"]
+        assert found.features().dtype == np.float16
+        assert np.isfinite(found.features()[()]).all()
+    with open_predictions(predict(folder, "b.h5", batch_size=4)) as found:
+        assert not found.failures
+
+
+def test_nothing_usable(catalogue, predict, tmp_path):
+    """Where no image can be used the job fails, and says so again; all reasons are recorded."""
+    folder = catalogue(3, (0, 1, 2))
+    for _ in range(2):
+        with pytest.raises(SourceError, match="none of the 3 files"):
+            predict(folder)
+    with open_predictions(tmp_path / "out.h5") as found:
+        assert (len(found), len(found.failures)) == (0, 3)
+
+
+def test_single_image_and_odd_name(predict, tmp_path):
+    """One image is predicted, also where its name is no UTF-8."""
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
+    path = folder / "caf\udce9\x1b[31m.png"
+    data = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(data, "PNG")
+    path.write_bytes(data.getvalue())
+    for number, source in enumerate((path, folder)):
+        with open_predictions(predict(source, f"{number}.h5")) as found:
+            assert found.names == ["caf\\xe9\x1b[31m.png"]
+
+
+def test_nothing_there(predict, tmp_path):
+    """A missing or empty input is refused."""
+    with pytest.raises(UsageError, match="does not exist"):
+        predict(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match="no files"):
+        predict(tmp_path / "empty")
+    with pytest.raises(UsageError, match="--split"):
+        (tmp_path / "empty" / "x.png").write_bytes(b"x")
+        predict(tmp_path / "empty", split="val")
+    assert not (tmp_path / "out.h5").exists()

@@ -1,0 +1,186 @@
+"""One broken plugin breaks itself alone (fault 45)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fashionbatch import plugins, registry
+from fashionbatch.errors import PluginError, UnknownNameError, UsageError
+from fashionbatch.plugins import Plugin
+from fashionbatch.sources import open_source
+
+pytestmark = pytest.mark.usefixtures("fresh_plugins")
+
+HEAD = "from fashionbatch.hookspecs import hookimpl\nfrom fashionbatch.specs import *\n"
+GOOD = HEAD + (
+    "@hookimpl\ndef fashionbatch_schedules():\n"
+    "    yield ScheduleSpec(name='linear', factory='nowhere:linear', summary='')\n"
+)
+BROKEN = {
+    "import-error": ("import a_package_that_is_not_there", "a_package_that_is_not_there"),
+    "system-exit": ("raise SystemExit('licence missing')", "licence missing"),
+    "zero-division": ("1 / 0", "ZeroDivisionError"),
+    "syntax-error": ("def (", "SyntaxError"),
+    "misspelled-hook": (
+        HEAD + "@hookimpl\ndef fashionbatch_scheduls():\n    return []\n",
+        "fashionbatch_scheduls",
+    ),
+    "raises-half-way": (GOOD + "    raise RuntimeError('half-way')\n", "half-way"),
+    "unmarked-hook": (GOOD.replace("@hookimpl\n", ""), "not marked"),
+    "wrong-spec": (
+        HEAD + "@hookimpl\ndef fashionbatch_schedules():\n"
+        "    yield OptimizerSpec(name='x', factory=len, summary='')\n",
+        "ScheduleSpec, not OptimizerSpec",
+    ),
+    "not-a-spec": (HEAD + "@hookimpl\ndef fashionbatch_schedules():\n    yield 'x'\n", "not str"),
+    "not-iterable": (HEAD + "@hookimpl\ndef fashionbatch_schedules():\n    return 3\n", "int"),
+    "bad-name": (GOOD.replace("'linear', f", "'Li near', f"), "Li near"),
+    "bad-factory": (GOOD.replace("nowhere:linear", "nowhere"), "nowhere"),
+    "takes-arguments": (GOOD.replace("_schedules()", "_schedules(config)"), "config"),
+    "yields-twice": (GOOD + GOOD.splitlines()[-1] + "\n", "twice"),
+}
+
+Install = Callable[..., str]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """``install("acme", code)`` makes a distribution of that name on ``sys.path``."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def make(name: str, code: str, *, entry: str | None = None, metadata: bool = True) -> str:
+        module = f"{name}_{abs(hash(str(tmp_path)))}"
+        (tmp_path / f"{module}.py").write_text(code)
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        if metadata:
+            text = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+            (info / "METADATA").write_text(text)
+        (info / "entry_points.txt").write_text(f"[fashionbatch]\n{entry or name} = {module}\n")
+        plugins.discover.cache_clear()
+        return module
+
+    return make
+
+
+def one(name: str) -> Plugin:
+    return next(p for p in plugins.discover() if p.name == name)
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_broken_plugin_breaks_itself_alone(install: Install, fault: str) -> None:
+    """Fault 45: a broken plugin gives nothing, says why, and all others go on."""
+    code, reason = BROKEN[fault]
+    install("acme", code)
+    install("good", GOOD.replace("linear", "good-one"))
+    broken = one("acme")
+    assert broken.status == "broken" and broken.components == ()
+    assert reason in broken.error and "\n" not in broken.error
+    assert "Traceback" in broken.traceback
+    assert broken.label == "acme 1.0"
+    assert one("good").status == "ok" and one("builtin").status == "ok"
+    assert registry.find("schedule", "good-one").provider == "good"
+    assert registry.find("schedule", "step").provider == "fashionbatch"
+
+
+def test_broken_plugin_is_named_where_its_component_is_missed(install: Install) -> None:
+    """Fault 45: who asks for what is not there learns that a plugin is broken."""
+    install("acme", "raise SystemExit('licence missing')")
+    with pytest.raises(UnknownNameError, match="acme 1.0 is broken.*licence missing"):
+        registry.find("schedule", "linear")
+
+
+def test_strict_makes_a_broken_plugin_an_error(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 45: FASHIONBATCH_STRICT=1 refuses; without a broken plugin it changes nothing."""
+    monkeypatch.setenv("FASHIONBATCH_STRICT", "1")
+    install("good", GOOD)
+    assert one("good").status == "ok"
+    install("acme", "1 / 0")
+    with pytest.raises(PluginError, match="acme.*ZeroDivisionError"):
+        plugins.discover()
+
+
+def test_broken_metadata_breaks_its_plugin_alone(install: Install) -> None:
+    """Fault 45: a distribution without METADATA does not stop discovery."""
+    install("acme", GOOD, metadata=False)
+    assert one("builtin").status == "ok"
+    assert one("acme").distribution
+
+
+def test_environment_chooses_plugins(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FASHIONBATCH_PLUGINS: only those named are imported; empty loads none but ours."""
+    install("acme", GOOD)
+    install("other", "raise SystemExit('never imported')")
+    for allowed, acme, other in (
+        ("acme", "ok", "disabled"),
+        (" acme , nothing", "ok", "disabled"),
+        ("", "disabled", "disabled"),
+    ):
+        monkeypatch.setenv("FASHIONBATCH_PLUGINS", allowed)
+        plugins.discover.cache_clear()
+        assert (one("acme").status, one("other").status) == (acme, other)
+        assert one("builtin").status == "ok"
+    assert one("acme").components == ()
+
+
+def test_nobody_else_is_builtin(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger's entry point called builtin is disabled like any other."""
+    monkeypatch.setenv("FASHIONBATCH_PLUGINS", "")
+    install("acme", "raise SystemExit", entry="builtin")
+    states = {p.distribution: p.status for p in plugins.discover()}
+    assert states["acme"] == "disabled" and states["fashionbatch"] == "ok"
+    assert plugins.discover()[0].distribution == "fashionbatch"
+
+
+def test_name_clash_needs_the_provider(install: Install) -> None:
+    """Fault 45: nothing shadows a built-in silently; provider:name chooses."""
+    install("acme", GOOD.replace("name='linear'", "name='step'"))
+    with pytest.raises(UsageError, match="acme:step or fashionbatch:step"):
+        registry.find("schedule", "step")
+    assert registry.find("schedule", "acme:step").provider == "acme"
+    assert registry.find("schedule", "fashionbatch:step").provider == "fashionbatch"
+    assert registry.find("schedule", "cosine").provider == "fashionbatch"
+
+
+def test_broken_detect_leaves_folders_readable(install: Install, tmp_path: Path) -> None:
+    """Fault 45: a plugin's source that cannot tell does not stop those that can."""
+    text = HEAD + (
+        "@hookimpl\ndef fashionbatch_sources():\n"
+        "    yield SourceSpec(name='zip', factory=len, summary='', detect='not_there:is_zip')\n"
+        "    yield SourceSpec(name='bad', factory=len, summary='', detect=lambda path: 1 / 0)\n"
+    )
+    install("acme", text)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "1.jpg").write_bytes(b"x")
+    assert [i.name for i in open_source(folder).items()] == ["1.jpg"]
+
+
+def test_listing_imports_no_torch() -> None:
+    """Specs are listed without importing torch or the components."""
+    code = (
+        "import sys; from fashionbatch import plugins; found = plugins.discover();"
+        "assert found[0].status == 'ok', found[0].traceback; assert len(found[0].components) > 80;"
+        "bad = {'torch', 'torchvision', 'numpy', 'PIL'} & set(sys.modules); assert not bad, bad"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_discovery_happens_once(install: Install) -> None:
+    """Hooks are called once per process."""
+    module = install("acme", GOOD.replace("    yield", "    CALLS.append(1)\n    yield"))
+    path = Path(sys.path[0]) / f"{module}.py"
+    path.write_text("CALLS = []\n" + path.read_text())
+    plugins.discover()
+    registry.components("schedule")
+    registry.components("optimizer")
+    assert one("acme").status == "ok"
+    assert sys.modules[module].CALLS == [1]
