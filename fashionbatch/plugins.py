@@ -36,7 +36,8 @@ from fashionbatch.specs import (
 )
 
 GROUP = hookspecs.PROJECT
-BUILTIN = "builtin"
+#: what the built-in plugin's entry point names; others may call theirs what they like
+BUILTIN = "fashionbatch.builtin.plugin"
 
 #: kind of component -> (hook, type of its specs), in the order in which they are listed
 KINDS: dict[str, tuple[str, type[Spec]]] = {
@@ -89,8 +90,8 @@ def discover() -> tuple[Plugin, ...]:
     names = None if allowed is None else {name.strip() for name in allowed.split(",")}
     entries = {(e.name, e.value): e for e in metadata.entry_points(group=GROUP)}.values()
     found = [
-        _load(entry, enabled=names is None or entry.name in names or entry.name == BUILTIN)
-        for entry in sorted(entries, key=lambda e: (e.name != BUILTIN, e.name, e.value))
+        _load(entry, enabled=names is None or entry.name in names or entry.value == BUILTIN)
+        for entry in sorted(entries, key=lambda e: (e.value != BUILTIN, e.name, e.value))
     ]
     if os.environ.get("FASHIONBATCH_STRICT") == "1":
         for plugin in found:
@@ -105,8 +106,9 @@ def discover() -> tuple[Plugin, ...]:
 def _load(entry: metadata.EntryPoint, *, enabled: bool) -> Plugin:
     about: dict[str, Any] = {
         "name": entry.name,
-        "distribution": entry.dist.name if entry.dist else "unknown",
-        "version": entry.dist.version if entry.dist else "unknown",
+        # damaged metadata has neither
+        "distribution": (entry.dist and entry.dist.name) or "unknown",
+        "version": (entry.dist and entry.dist.version) or "unknown",
         "target": entry.value,
     }
     if not enabled:
@@ -128,6 +130,7 @@ def _components(plugin: object) -> Iterable[tuple[str, Spec]]:
     manager.register(plugin)
     manager.check_pending()
     _refuse_unmarked(plugin)
+    seen: set[tuple[str, str]] = set()
     for kind, (hook, spec_type) in KINDS.items():
         for specs in getattr(manager.hook, hook)():
             for spec in specs:
@@ -135,6 +138,9 @@ def _components(plugin: object) -> Iterable[tuple[str, Spec]]:
                     raise TypeError(
                         f"{hook}() yields {spec_type.__name__}, not {type(spec).__name__}"
                     )
+                if (kind, spec.name) in seen:
+                    raise ValueError(f"{hook}() yields {spec.name!r} twice")
+                seen.add((kind, spec.name))
                 yield kind, spec
 
 

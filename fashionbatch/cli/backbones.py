@@ -9,7 +9,7 @@ import typer
 from fashionbatch.cli.console import show_json, show_table, warn_of_broken_plugins
 from fashionbatch.cli.options import Json
 
-app = typer.Typer(help="List the networks there are, or show one.", invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()

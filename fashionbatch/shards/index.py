@@ -118,6 +118,7 @@ def scan(path: Path, shard: int = 0) -> list[IndexRow]:
     """
     rows: dict[str, IndexRow] = {}
     try:
+        length = path.stat().st_size
         with tarfile.open(path, "r:") as tar, path.open("rb") as file:
             for member in tar:
                 folder, slash, base = member.name.rpartition("/")
@@ -129,10 +130,10 @@ def scan(path: Path, shard: int = 0) -> list[IndexRow]:
                     raise ShardError(
                         f"{path} holds the key {key!r} twice: give every sample its own key"
                     )
+                if member.offset_data + member.size > length:  # before memory is asked for
+                    raise ShardError(f"{path} ends within {member.name!r}: copy or make it again")
                 file.seek(member.offset_data)
                 data = file.read(member.size)
-                if len(data) != member.size:
-                    raise ShardError(f"{path} ends within {member.name!r}: copy or make it again")
                 rows[key] = IndexRow(
                     key=key,
                     name=to_text(member.name),
@@ -142,10 +143,12 @@ def scan(path: Path, shard: int = 0) -> list[IndexRow]:
                     label=UNKNOWN,
                     sha256=hashlib.sha256(data).digest(),
                 )
-            # tarfile takes a damaged header for the end: the true end is two blocks of zeros
+            # tarfile takes a damaged header for the end: the true end is zeros only
             file.seek(tar.offset)
-            end = file.read(2 * _BLOCK)
-            if len(end) < 2 * _BLOCK or any(end):
+            end = length - tar.offset
+            if end < 2 * _BLOCK or any(
+                any(piece) for piece in iter(lambda: file.read(1 << 20), b"")
+            ):
                 raise ShardError(
                     f"{path} is damaged or cut short at byte {tar.offset}: copy or make it again"
                 )

@@ -8,6 +8,7 @@ from typing import Any
 from fashionbatch import registry
 from fashionbatch.errors import SourceError, UsageError
 from fashionbatch.sources.base import Item, Source
+from fashionbatch.specs import SourceSpec
 
 __all__ = ["Item", "Source", "open_source"]
 
@@ -30,7 +31,7 @@ def open_source(path: Path, name: str | None = None, **options: Any) -> Source:
         component = registry.find("source", name)
     else:
         known = registry.components("source")
-        able = [c for c in known if registry.resolve(c.spec.detect)(path)]  # type: ignore[attr-defined]  # a SourceSpec
+        able = [c for c in known if _reads(c, path)]
         if not able:
             raise SourceError(
                 f"{path} is not a catalogue that an installed source reads "
@@ -42,3 +43,12 @@ def open_source(path: Path, name: str | None = None, **options: Any) -> Source:
         component = able[0]
     source: Source = registry.create(component, path, **options)
     return source
+
+
+def _reads(component: registry.Component, path: Path) -> bool:
+    """Whether a source claims the path; one that cannot tell does not stop the others."""
+    assert isinstance(component.spec, SourceSpec)
+    try:
+        return bool(registry.resolve(component.spec.detect)(path))
+    except Exception:  # a stranger's code; `fashionbatch plugins check` names what is missing
+        return False

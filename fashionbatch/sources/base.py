@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ class Item:
             return self.data
         if self.path is None:
             raise ValueError(f"item {self.name!r} has neither path nor data")
+        if self.path.exists() and not self.path.is_file():
+            raise OSError(errno.EINVAL, "not a regular file")  # a named pipe would hang
         return self.path.read_bytes()
 
 

@@ -82,7 +82,13 @@ class FolderSource(Source):
         Raises:
             SourceError: it holds no file, or files lie both beside and in folders.
         """
-        files = list(walk(self.path))
+        try:
+            files = list(walk(self.path))
+        except OSError as error:
+            raise SourceError(
+                f"{error.filename} cannot be listed ({error.strerror}): mend its permissions, or "
+                "leave it out"
+            ) from error
         if any(len(parts) > 1 for parts in files):
             files = [p for p in files if len(p) > 1 or Path(p[0]).suffix.lower() in IMAGE_SUFFIXES]
         if not files:
@@ -131,7 +137,14 @@ def _walk(
     for entry in ordered:
         if entry.name.startswith(".") or entry.name.lower() in CLUTTER:
             continue
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _walk(entry.path, (*parts, entry.name), seen | {here})
         else:
             yield (*parts, entry.name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: recorded as a file that cannot be read
+        return False

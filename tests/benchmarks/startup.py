@@ -1,6 +1,6 @@
 """CPU seconds of ``fashionbatch --help`` beside ``python -c pass``; medians of interleaved runs.
 
-    uv run python tests/benchmarks/startup.py [RUNS]
+uv run python tests/benchmarks/startup.py [RUNS]
 """
 
 from __future__ import annotations

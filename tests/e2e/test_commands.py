@@ -121,7 +121,9 @@ def test_help_never_imports_torch() -> None:
         "print([m for m in ('torch', 'torchvision', 'h5py', 'numpy', 'matplotlib', 'webdataset')"
         " if m in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.splitlines()[-1] == "[]"
 
 

@@ -246,7 +246,9 @@ def test_foreign_shards(predict, catalogue, run, tmp_path):
     folder = catalogue(9)
     (tmp_path / "wds").mkdir()
     paths = sorted(folder.iterdir())
-    with webdataset.ShardWriter(str(tmp_path / "wds" / "x-%04d.tar"), maxcount=4, verbose=0) as sink:
+    with webdataset.ShardWriter(
+        str(tmp_path / "wds" / "x-%04d.tar"), maxcount=4, verbose=0
+    ) as sink:
         for i, path in enumerate(paths):
             key = f"a/b{i}" if i else "a/caf\udce9"
             sink.write({"__key__": key, "png": path.read_bytes(), "cls": i})
@@ -298,10 +300,16 @@ def test_features_of_a_layer(predict, catalogue, run, layer):
     folder = catalogue(5)
     model, card = cards.load(run)
     kept = []
-    model.backbone.get_submodule(layer).register_forward_hook(lambda m, i, o: kept.append(o.clone()))
+    model.backbone.get_submodule(layer).register_forward_hook(
+        lambda m, i, o: kept.append(o.clone())
+    )
     for path in sorted(folder.iterdir()):
         with torch.inference_mode():
-            model(torch.from_numpy(fit(decode(path.read_bytes()), card.preprocessing)).permute(2, 0, 1)[None])
+            model(
+                torch.from_numpy(fit(decode(path.read_bytes()), card.preprocessing)).permute(
+                    2, 0, 1
+                )[None]
+            )
     with open_predictions(predict(folder, features=layer)) as found:
         assert np.allclose(found.features(layer)[()], torch.cat(kept).numpy(), atol=1e-4)
         with pytest.raises(UnknownNameError, match=layer):

@@ -25,11 +25,13 @@ SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
 def planned(
-    items: list[Item], *, split: dict[str, float] | None = None, missing: bool = False, seed: int = 0
+    items: list[Item],
+    *,
+    split: dict[str, float] | None = None,
+    missing: bool = False,
+    seed: int = 0,
 ) -> tuple[list[Item], tuple[str, ...]]:
-    return plan(
-        items, split=split, default_split=SHARES, allow_missing_classes=missing, seed=seed
-    )
+    return plan(items, split=split, default_split=SHARES, allow_missing_classes=missing, seed=seed)
 
 
 def labelled(counts: dict[str, int], split: str | None = None) -> list[Item]:

@@ -41,7 +41,9 @@ def test_cosine_ends_at_zero():
     assert schedule("cosine", 10)(11) == pytest.approx(0)
 
 
-@pytest.mark.parametrize("text", ["step:drop=0", "step:drop=2", "step:epochs_drop=0", "exponential:gamma=-1"])
+@pytest.mark.parametrize(
+    "text", ["step:drop=0", "step:drop=2", "step:epochs_drop=0", "exponential:gamma=-1"]
+)
 def test_bad_schedules(text):
     """Values that make no schedule are refused."""
     with pytest.raises(UsageError):
@@ -116,7 +118,9 @@ def test_early_stopping_counts():
     assert other.best == math.inf
 
 
-@pytest.mark.parametrize("text", ["early-stopping:patience=0", "l2-kernel:weight=-1", "clip-grad:max_norm=x"])
+@pytest.mark.parametrize(
+    "text", ["early-stopping:patience=0", "l2-kernel:weight=-1", "clip-grad:max_norm=x"]
+)
 def test_bad_regularizers(text):
     """Values that make no regularizer are refused."""
     with pytest.raises(UsageError):
@@ -131,7 +135,9 @@ def test_metrics():
     for part in (slice(0, 33), slice(33, 50)):
         metrics.update(logits[part], targets[part])
     values = metrics.compute()
-    assert values["loss"] == pytest.approx(nn.functional.cross_entropy(logits, targets).item(), rel=1e-5)
+    assert values["loss"] == pytest.approx(
+        nn.functional.cross_entropy(logits, targets).item(), rel=1e-5
+    )
     order = logits.argsort(dim=1, descending=True)
     for k in (1, 3, 5):
         hit = (order[:, :k] == targets[:, None]).any(dim=1).float().mean().item()

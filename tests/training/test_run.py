@@ -84,6 +84,7 @@ class Killed(Exception):
 
 def interrupted(train, epoch, **options):
     """A run that dies in the epoch after ``epoch``."""
+
     def die(event, values):
         if event == "step" and done and done[-1] == epoch:
             raise Killed
@@ -218,7 +219,10 @@ def test_freeze_epochs(train, tmp_path):
     first, second = weights(tmp_path / "a"), weights(tmp_path / "frozen")
     assert all(torch.equal(first[k], second[k]) for k in first if k.startswith("backbone."))
     train("open", freeze_epochs=0, epochs=1, **common)
-    assert not same({"x": first["backbone.stem.0.weight"]}, {"x": weights(tmp_path / "open")["backbone.stem.0.weight"]})
+    assert not same(
+        {"x": first["backbone.stem.0.weight"]},
+        {"x": weights(tmp_path / "open")["backbone.stem.0.weight"]},
+    )
 
 
 def test_bottleneck(train, tmp_path, monkeypatch):

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fashionbatch import api
+from fashionbatch.builtin import grad_cam
+from fashionbatch.builtin.grad_cam import GradCam
+from fashionbatch.errors import SourceError, UnknownNameError, UsageError
+from fashionbatch.explain import run as explaining
+
+
+def photo(width, height, seed=0):
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    )
+
+
+@pytest.mark.parametrize("target", [None, 7])
+def test_agrees_with_an_independent_one(run, target):
+    """The map is ReLU(Σ α A), α the mean gradient of the logit, as written out by hand."""
+    explained = explaining._load(run, "cpu")
+    images = [photo(28, 28, i) for i in range(3)]
+    name = None if target is None else explained.classes[target]
+    maps, chosen, probability = GradCam(target=name).maps(explained, images)
+    model = explained.model
+    for i, image in enumerate(images):
+        x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+        x = (x - 0.5) / 0.5
+        with torch.no_grad():
+            activation = model.backbone.blocks(model.backbone.stem(x))
+        leaf = activation.clone().requires_grad_()
+        logits = model.head.dense[0](leaf.mean(dim=(2, 3)))[0]
+        number = int(logits.argmax()) if target is None else target
+        logits[number].backward()
+        alpha = leaf.grad[0].mean(dim=(1, 2))
+        by_hand = torch.zeros(activation.shape[2:])
+        for k in range(len(alpha)):
+            by_hand += alpha[k] * activation[0, k]
+        by_hand = by_hand.clamp(min=0)
+        by_hand = by_hand / by_hand.max().clamp(min=1e-12)
+        big = torch.nn.functional.interpolate(by_hand[None, None], (28, 28), mode="bilinear")
+        assert chosen[i] == number
+        assert np.allclose(maps[i], big[0, 0].numpy(), atol=1e-3)
+        assert probability[i] == pytest.approx(logits.softmax(0)[number].item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [(200, 60), (60, 200), (28, 28), (300, 300)])
+def test_size(run, tmp_path, size):
+    """The picture has the original's size, and a bar with the caption below."""
+    photo(*size).save(tmp_path / "p.png")
+    result = api.explain(
+        "grad-cam", [tmp_path / "p.png"], model=run, output=tmp_path / "o", device="cpu"
+    )
+    assert result["pictures"] == 1
+    [made] = (tmp_path / "o").iterdir()
+    with Image.open(made) as image:
+        assert image.height == size[1] + 28
+        assert image.width >= size[0]
+
+
+def test_image_shows_through(run, tmp_path):
+    """With intensity 0 the picture is the original."""
+    original = photo(200, 90)
+    original.save(tmp_path / "p.png")
+    api.explain(
+        "grad-cam:intensity=0", [tmp_path / "p.png"], model=run, output=tmp_path / "o", device="cpu"
+    )
+    with Image.open(tmp_path / "o" / "p.png.png") as image:
+        assert np.array_equal(np.asarray(image)[:90, :200], np.asarray(original))
+
+
+def test_letterbox_is_undone(run):
+    """What lies in the middle of the letterboxed input lies in the middle of the image, all of it."""
+    explained = explaining._load(run, "cpu")
+    assert explained.preprocessing.crop_mode == "border"
+    cam = np.zeros((28, 28), np.float32)
+    cam[7:21, :14] = 1  # a 280 x 140 image covers rows 7 to 20 of the input
+    heat = grad_cam._onto_original(cam, (280, 140), explained)
+    assert heat.shape == (140, 280)
+    assert heat[10:130, 5:130].min() > 0.99
+    assert heat[:, 150:].max() < 0.01
+
+
+def test_unknown_class(run, tmp_path):
+    """A class that the model lacks is refused with the nearest; nothing is made."""
+    photo(9, 9).save(tmp_path / "p.png")
+    known = explaining._load(run, "cpu").classes[0]
+    with pytest.raises(UnknownNameError, match="did you mean"):
+        api.explain(
+            f"grad-cam:target={known}x", [tmp_path / "p.png"], model=run, output=tmp_path / "o"
+        )
+    assert not (tmp_path / "o").exists()
+    with pytest.raises(UsageError, match="intensity"):
+        api.explain("grad-cam:intensity=2", [tmp_path / "p.png"], model=run, output=tmp_path / "o")
+    with pytest.raises(UnknownNameError, match="grad-cam"):
+        api.explain("gradcam", [tmp_path / "p.png"], model=run, output=tmp_path / "o")
+
+
+def test_names_stay_in_the_folder(run, tmp_path):
+    """Whatever the catalogue's names are, pictures stay in the folder and replace nothing."""
+    from fashionbatch.explain.base import Picture
+
+    for name in (
+        "../../evil",
+        "/etc/passwd",
+        "..",
+        "a\x1b[31m/b",
+        "x" * 400,
+        "",
+        "a_b",
+        "a/b",
+        "A b",
+    ):
+        explaining._save(
+            Picture(name=name, image=photo(4, 4)), tmp_path, taken := locals().get("taken", set())
+        )
+    assert len(taken) == len(list(tmp_path.iterdir())) == 9
+    assert all(p.suffix == ".png" and not p.name.startswith(".") for p in tmp_path.iterdir())
+
+
+def test_same_names(run, tmp_path):
+    """Two images of the same name give two pictures."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        photo(9, 9).save(tmp_path / folder / "p.png")
+    paths = [tmp_path / "a" / "p.png", tmp_path / "b" / "p.png"]
+    result = api.explain("grad-cam", paths, model=run, output=tmp_path / "o", device="cpu")
+    assert result["pictures"] == len(list((tmp_path / "o").iterdir())) == 2
+
+
+def test_unusable_images(run, tmp_path):
+    """Broken and unreadable files are listed; the others are drawn."""
+    (tmp_path / "c").mkdir()
+    photo(9, 9).save(tmp_path / "c" / "a.png")
+    (tmp_path / "c" / "b.png").write_bytes(b"no image")
+    (tmp_path / "c" / "c.png").symlink_to(tmp_path / "gone")
+    result = api.explain(
+        "grad-cam", [tmp_path / "c"], model=run, output=tmp_path / "o", device="cpu"
+    )
+    assert [f["name"] for f in result["failed"]] == ["b.png", "c.png"]
+    assert (result["items"], result["pictures"]) == (3, 1)
+    with pytest.raises(SourceError, match="none of the 1"):
+        api.explain("grad-cam", [tmp_path / "c" / "b.png"], model=run, output=tmp_path / "n")
+    with pytest.raises(UsageError, match="does not exist"):
+        api.explain("grad-cam", [tmp_path / "nowhere"], model=run, output=tmp_path / "n")
+    assert not (tmp_path / "n").exists()
+
+
+def test_damaged_item_of_a_data_set(run, tmp_path):
+    """An item of a data set whose bytes changed is listed too."""
+    (tmp_path / "c").mkdir()
+    for i in range(3):
+        photo(9, 9, i).save(tmp_path / "c" / f"{i}.png")
+    api.shard(tmp_path / "c", output=tmp_path / "d")
+    tar = tmp_path / "d" / "all-000000.tar"
+    data = bytearray(tar.read_bytes())
+    data[512 + 60] ^= 1
+    tar.write_bytes(data)
+    result = api.explain(
+        "grad-cam", [tmp_path / "d"], model=run, output=tmp_path / "o", device="cpu"
+    )
+    assert [f["name"] for f in result["failed"]] == ["0.png"]
+    assert result["pictures"] == 2
