@@ -137,7 +137,7 @@ def build(
             f"{list(getattr(features, 'shape', []))}, not [N, D]: tell its author"
         )
     backbone = backbone.to(memory_format=torch.channels_last)
-    return Classifier(backbone, Head(features.shape[1], classes, head), preprocessing)
+    return Classifier(backbone, Head(features.shape[1], classes, head), preprocessing).eval()
 
 
 def load_weights(backbone: nn.Module, spec: BackboneSpec, weights: str) -> str:

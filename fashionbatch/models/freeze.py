@@ -27,7 +27,7 @@ def block_names(backbone: nn.Module, patterns: Sequence[str]) -> list[str]:
     modules = dict(backbone.named_modules())
     names: list[str] = []
     for pattern in patterns:
-        matching = [n for n in modules if _matches(n, pattern)]
+        matching = [n for n in modules if n and _matches(n, pattern)]
         if not matching:
             raise PluginError(f"no module of the backbone matches its block pattern {pattern!r}")
         names += [

@@ -17,6 +17,8 @@ from fashionbatch.errors import ImageError
 from fashionbatch.shards.write import ImageInfo
 
 FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+#: Pillow's JPEG reader calls a file of several pictures, as many phones make them, by this name
+_EXTENSIONS = {**FORMATS, "MPO": "jpg"}
 #: most pixels of an image: 100 megapixels take about 400 MB while decoding
 MAX_PIXELS = 100_000_000
 #: most bytes of an image file
@@ -46,6 +48,9 @@ def decode(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters raises; hints would fill the log
+            if image.format == "PNG":
+                image.verify()  # damage to the last rows shows in the checksums only
+                image = _open(data)
             image.load()
             return _rgb(_upright(image))
     except Exception as error:  # decoders raise nearly anything on damaged bytes
@@ -68,7 +73,8 @@ def inspect(data: bytes, how: str) -> ImageInfo:
     image = _open(data)
     if how == "decode":
         decode(data)
-    return ImageInfo(extension=FORMATS[str(image.format)], width=image.width, height=image.height)
+    extension = _EXTENSIONS[str(image.format)]
+    return ImageInfo(extension=extension, width=image.width, height=image.height)
 
 
 def _open(data: bytes) -> Image.Image:

@@ -31,7 +31,7 @@ def one_by_one(run, datas):
     model, card = cards.load(run)
     answers = []
     for data in datas:
-        pixels = torch.from_numpy(fit(decode(data), card.preprocessing)).permute(2, 0, 1)[None]
+        pixels = torch.tensor(fit(decode(data), card.preprocessing)).permute(2, 0, 1)[None]
         with torch.inference_mode():
             outputs = model(pixels)
         answers.append((outputs.logits.softmax(1)[0].numpy(), outputs.bottleneck[0].numpy()))
@@ -151,33 +151,24 @@ def test_other_model_is_refused(catalogue, predict, run, tmp_path):
     assert (tmp_path / "out.h5").read_bytes() == before
 
 
-def test_foreign_parts_are_refused(catalogue, predict, tmp_path):
+def test_foreign_parts_are_refused(catalogue, predict, tmp_path, monkeypatch):
     """Parts of another run beside the output are left alone."""
     folder = catalogue(4)
 
-    def die(event, values):
-        if event == "progress" and values["items"] == 2:
-            raise KeyboardInterrupt
+    monkeypatch.setattr(plans, "SLICE", 2)
+    count = []
 
-    import fashionbatch.inference.plan as module
+    def late(event, values):
+        if event == "progress":
+            count.append(1)
+            if len(count) == 2:
+                raise KeyboardInterrupt
 
-    old, module.SLICE = module.SLICE, 2
-    try:
-        count = []
-
-        def late(event, values):
-            if event == "progress":
-                count.append(1)
-                if len(count) == 2:
-                    raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            predict(folder, tell=late)
-        with pytest.raises(OutputExistsError, match="parts"):
-            predict(folder, topk=1)
-        assert [p.name for p in (tmp_path / "out.h5.parts").iterdir()] == ["part-000000.h5"]
-    finally:
-        module.SLICE = old
+    with pytest.raises(KeyboardInterrupt):
+        predict(folder, tell=late)
+    with pytest.raises(OutputExistsError, match="parts"):
+        predict(folder, topk=1)
+    assert [p.name for p in (tmp_path / "out.h5.parts").iterdir()] == ["part-000000.h5"]
 
 
 def test_something_else_at_the_output(catalogue, predict, tmp_path):
@@ -197,7 +188,8 @@ import sys
 from fashionbatch import api
 from fashionbatch.inference import plan
 plan.SLICE = 6
-api.predict(sys.argv[1], model=sys.argv[2], output=sys.argv[3], workers=0, device="cpu", batch_size=2)
+options = {"workers": 0, "device": "cpu", "batch_size": 2}
+api.predict(sys.argv[1], model=sys.argv[2], output=sys.argv[3], **options)
 """
 
 
@@ -306,9 +298,9 @@ def test_features_of_a_layer(predict, catalogue, run, layer):
     for path in sorted(folder.iterdir()):
         with torch.inference_mode():
             model(
-                torch.from_numpy(fit(decode(path.read_bytes()), card.preprocessing)).permute(
-                    2, 0, 1
-                )[None]
+                torch.tensor(fit(decode(path.read_bytes()), card.preprocessing)).permute(2, 0, 1)[
+                    None
+                ]
             )
     with open_predictions(predict(folder, features=layer)) as found:
         assert np.allclose(found.features(layer)[()], torch.cat(kept).numpy(), atol=1e-4)
@@ -417,7 +409,7 @@ def test_nothing_there(predict, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match="no files"):
         predict(tmp_path / "empty")
+    (tmp_path / "empty" / "x.png").write_bytes(b"x")
     with pytest.raises(UsageError, match="--split"):
-        (tmp_path / "empty" / "x.png").write_bytes(b"x")
         predict(tmp_path / "empty", split="val")
     assert not (tmp_path / "out.h5").exists()

@@ -38,7 +38,8 @@ def test_run_folder(train, tmp_path):
     result = train(epochs=3)
     folder = tmp_path / "run"
     assert sorted(p.name for p in folder.iterdir()) == [
-        "checkpoints", "config.toml", "curves.png", "history.csv", "model.json", "model.safetensors",
+        "checkpoints", "config.toml", "curves.png", "history.csv",
+        "model.json", "model.safetensors",
     ]  # fmt: skip
     kept = sorted(p.name for p in (folder / "checkpoints").iterdir())
     assert kept == ["epoch-0002", "epoch-0003"]
@@ -317,7 +318,7 @@ def test_learns(train, tmp_path):
 
 
 def test_third_party_regularizer(train, monkeypatch):
-    """A plugin's regularizer gets its methods called in the documented order, and can change all."""
+    """A plugin's regularizer gets its methods called in the documented order."""
     calls = []
 
     class Spy(Regularizer):

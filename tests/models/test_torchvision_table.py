@@ -1,0 +1,107 @@
+"""The table of torchvision's networks is what torchvision says, and each builds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from fashionbatch.builtin.torchvision_table import FAMILIES, Family, Network
+from fashionbatch.models import freeze
+from fashionbatch.models.build import build, find_backbone
+from fashionbatch.models.features import FeatureTap
+from fashionbatch.specs import HeadSpec
+
+TABLE = {n.name: (n, family) for family in FAMILIES for n in family.networks}
+
+
+def test_every_classification_network_is_in_the_table_once() -> None:
+    """No network is missing, none is there twice."""
+    names = [n.name for family in FAMILIES for n in family.networks]
+    assert sorted(names) == sorted(torchvision.models.list_models(module=torchvision.models))
+
+
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_table_equals_torchvisions_metadata(name: str) -> None:
+    """Size, resize, filter and number of parameters are those of the best ImageNet weights."""
+    network, _ = TABLE[name]
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    transforms = weights.transforms()
+    assert [network.size] == transforms.crop_size
+    assert [network.resize] == transforms.resize_size
+    assert network.interpolation == transforms.interpolation.value
+    assert network.parameters == round(weights.meta["num_params"] / 1e6, 1)
+    component, spec = find_backbone(name)
+    assert component.provider == "fashionbatch"
+    assert (spec.preprocessing.size, spec.preprocessing.resize) == (network.size, network.resize)
+
+
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_normalization_is_that_of_the_weights(name: str) -> None:
+    """Mean and standard deviation are those that the ImageNet weights were trained with."""
+    _, spec = find_backbone(name)
+    transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    assert list(spec.preprocessing.mean) == transforms.mean
+    assert list(spec.preprocessing.std) == transforms.std
+
+
+@pytest.mark.parametrize(
+    ("name", "features"),
+    [
+        ("mobilenet_v3_small", 1024),
+        ("shufflenet_v2_x0_5", 1024),
+        ("squeezenet1_1", 512),
+        ("mnasnet0_5", 1280),
+        ("regnet_x_400mf", 400),
+        ("efficientnet_b0", 1280),
+        ("resnet18", 512),
+    ],
+)
+def test_small_networks_build(name: str, features: int) -> None:
+    """[N, D] at its own size; blocks match; the spatial map is [N, C, h, w]."""
+    component, spec = find_backbone(name)
+    model = build(component, spec.preprocessing, HeadSpec(), 3)
+    side = spec.preprocessing.size
+    with torch.inference_mode(), FeatureTap(model, spec.cam_layer) as tap:
+        outputs, maps = tap(torch.zeros(2, 3, side, side, dtype=torch.uint8))
+    assert outputs.bottleneck.shape == (2, features) and outputs.logits.shape == (2, 3)
+    assert maps.ndim == 4 and maps.shape[0] == 2 and maps.shape[2] == maps.shape[3] > 1
+    blocks = freeze.block_names(model.backbone, spec.blocks)
+    assert len(blocks) >= 3
+    behind = freeze.parameters_behind(model.backbone, blocks)
+    assert behind == sorted(behind) and behind[0] > 0
+
+
+def test_blocks_and_cam_layer_of_every_family_exist() -> None:
+    """The smallest network of each family, without memory: patterns match, the layer is there."""
+    for family in FAMILIES:
+        network: Network = min(family.networks, key=lambda n: n.parameters)
+        _check_names(network.name, family)
+
+
+def _check_names(name: str, family: Family) -> None:
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    net: nn.Module
+    if name.startswith("regnet"):  # it computes its widths with tensors
+        net = torchvision.models.get_model(name, weights=None)
+    else:
+        with torch.device("meta"):
+            net = torchvision.models.get_model(name, weights=None, **options)
+    assert family.cam_layer in dict(net.named_modules()), name
+    assert len(freeze.block_names(net, family.blocks)) >= 3, name
+
+
+def test_vgg16_has_the_papers_features() -> None:
+    """At 150 pixels 4 x 4 x 512 = 8192 features, flattened without pooling."""
+    component, spec = find_backbone("vgg16")
+    model = build(component, spec.preprocessing.with_size(150), spec.head, 10)
+    assert model.head.kernels[0].shape == (256, 8192)
+    assert spec.head == HeadSpec(hidden=(256,), dropout=0.5)
+    assert not any(isinstance(m, nn.Linear) for m in model.backbone.modules())
+
+
+def test_resnet50_has_the_papers_head() -> None:
+    """One dense layer of 1024 on 2048 features."""
+    _, spec = find_backbone("resnet50")
+    assert spec.head == HeadSpec(hidden=(1024,))
