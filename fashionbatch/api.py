@@ -109,10 +109,11 @@ def train(*, tell: Tell = _silent, dry_run: bool = False, **options: Any) -> dic
     """
     config = configs.make(TrainConfig, _with_paths(options, "data", "output"))
     data = config.data or find_data()
+    from fashionbatch.training import job as jobs
     from fashionbatch.training import run as runs
 
     folder = _run_folder(config, data)
-    job = runs.prepare(config, data)
+    job = jobs.prepare(config, data)
     about = {"run": str(folder), "config": job.config.to_json(), "plan": job.plan()}
     tell("plan", about)
     if dry_run:

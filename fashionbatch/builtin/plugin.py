@@ -32,7 +32,11 @@ def fashionbatch_backbones() -> Iterator[BackboneSpec]:
                 factory=f"{_TORCHVISION}:network.{network.name}",
                 summary=f"torchvision's {network.name}",
                 preprocessing=Preprocessing(
-                    size=network.size, resize=network.resize, interpolation=network.interpolation
+                    size=network.size,
+                    resize=network.resize,
+                    interpolation=network.interpolation,
+                    mean=network.mean,
+                    std=network.std,
                 ),
                 blocks=family.blocks,
                 cam_layer=family.cam_layer,

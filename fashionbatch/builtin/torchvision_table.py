@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fashionbatch.specs import HeadSpec, Interpolation
+from fashionbatch.specs import IMAGENET_MEAN, IMAGENET_STD, HeadSpec, Interpolation
 
 #: the paper's head for ResNet-50 (``fc-1``), and its head for VGG-16 on spatial features
 PAPER_RESNET = HeadSpec(hidden=(1024,))
 PAPER_VGG = HeadSpec(hidden=(256,), dropout=0.5)
 LINEAR = HeadSpec()
+#: mean and std of networks trained on -1..1
+HALF = (0.5, 0.5, 0.5)
 
 
 class Network(NamedTuple):
@@ -25,6 +27,8 @@ class Network(NamedTuple):
     resize: int
     interpolation: Interpolation
     parameters: float
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
 
 
 class Family(NamedTuple):
@@ -87,7 +91,7 @@ FAMILIES: tuple[Family, ...] = (
             Network("efficientnet_b5", 456, 456, "bicubic", 30.4),
             Network("efficientnet_b6", 528, 528, "bicubic", 43.0),
             Network("efficientnet_b7", 600, 600, "bicubic", 66.3),
-            Network("efficientnet_v2_l", 480, 480, "bicubic", 118.5),
+            Network("efficientnet_v2_l", 480, 480, "bicubic", 118.5, HALF, HALF),
             Network("efficientnet_v2_m", 480, 480, "bilinear", 54.1),
             Network("efficientnet_v2_s", 384, 384, "bilinear", 21.5),
             Network("mobilenet_v2", 224, 232, "bilinear", 3.5),
