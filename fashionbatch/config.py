@@ -8,6 +8,7 @@ raises :class:`fashionbatch.errors.UsageError` on construction, so no job starts
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -134,6 +135,9 @@ class _Checked:
             if value is None:
                 continue
             low, high = meta.get("min"), meta.get("max")
+            number = low is not None or high is not None
+            if number and not (isinstance(value, int | float) and math.isfinite(value)):
+                raise UsageError(f"{flag} {value}: it is a number")
             if (low is not None and not value >= low) or (high is not None and not value <= high):
                 limits = f"at least {low}" if high is None else f"from {low} to {high}"
                 raise UsageError(f"{flag} {value}: it is {limits}")

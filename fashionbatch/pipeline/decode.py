@@ -24,6 +24,11 @@ MAX_PIXELS = 100_000_000
 #: most bytes of an image file
 MAX_BYTES = 256 << 20
 
+# What matters raises; hints would fill the log. For the process, because catch_warnings is not safe
+# in the threads that check images.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = 1
 
@@ -46,13 +51,11 @@ def decode(data: bytes) -> Image.Image:
     """
     image = _open(data)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what matters raises; hints would fill the log
-            if image.format == "PNG":
-                image.verify()  # damage to the last rows shows in the checksums only
-                image = _open(data)
-            image.load()
-            return _rgb(_upright(image))
+        if image.format == "PNG":
+            image.verify()  # damage to the last rows shows in the checksums only
+            image = _open(data)
+        image.load()
+        return _rgb(_upright(image))
     except Exception as error:  # decoders raise nearly anything on damaged bytes
         raise ImageError("decode", _reason(error)) from None
 
@@ -83,9 +86,7 @@ def _open(data: bytes) -> Image.Image:
     if len(data) > MAX_BYTES:
         raise ImageError("decode", f"the file has over {MAX_BYTES >> 20} MiB")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=list(FORMATS))
+        image = Image.open(io.BytesIO(data), formats=list(FORMATS))
     except Image.DecompressionBombError:
         raise ImageError("decode", f"over {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
