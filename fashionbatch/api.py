@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,22 +114,40 @@ def train(*, tell: Tell = _silent, dry_run: bool = False, **options: Any) -> dic
     from fashionbatch.training import run as runs
 
     folder = _run_folder(config, data)
-    job = jobs.prepare(config, data)
+    job = jobs.prepare(config, data, fetch=not dry_run)
     about = {"run": str(folder), "config": job.config.to_json(), "plan": job.plan()}
     tell("plan", about)
     if dry_run:
         return about
-    fresh = not config.resume
-    if fresh:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-    try:
+    if config.resume:
         return runs.train(job, folder, tell)
+    with _fresh(folder, replace=config.exist_ok):
+        return runs.train(job, folder, tell)
+
+
+@contextmanager
+def _fresh(folder: Path, *, replace: bool) -> Iterator[None]:
+    """Makes the run's folder; the run that it replaces is deleted when the new one is done."""
+    old = folder.with_name(f".{folder.name}.old")
+    if replace and folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise OutputExistsError(
+            f"{folder} was made by another training just now: run the command again"
+        ) from None
+    try:
+        yield
     except BaseException:
-        if fresh and not any(folder.glob("checkpoints/*")):
+        if old.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            old.rename(folder)
+        elif not any(folder.glob("checkpoints/*")):
             shutil.rmtree(folder, ignore_errors=True)  # nothing that could be gone on with
         raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def predict(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[str, Any]:
@@ -156,10 +175,12 @@ def predict(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict
     from fashionbatch.inference import predict as prediction
     from fashionbatch.models import card as cards
 
-    plan = plans.make(path, split=config.split, limit=config.limit)
-    model, card = cards.load(run)
     named = path.resolve().name.removesuffix(".tar") + (f"-{config.split}" if config.split else "")
     output = config.output or PREDICTIONS / f"{named}-{run.name}.h5"
+    # predictions may lie below the catalogue, and are not part of it
+    exclude = [output, output.with_name(f"{output.name}.parts"), PREDICTIONS]
+    plan = plans.make(path, split=config.split, limit=config.limit, exclude=exclude)
+    model, card = cards.load(run)
     tell("start", {"items": plan.items, "model": str(run), "output": str(output)})
     result = prediction.predict(plan, model, card, config, output, tell)
     return {**result, "model": str(run)}
@@ -272,9 +293,17 @@ def _run_folder(config: TrainConfig, data: Path) -> Path:
             f"{folder} exists: choose another --name, replace it with --exist-ok, "
             "or go on with it with --resume"
         )
-    if folder.exists() and any(folder.iterdir()) and not (folder / "config.toml").exists():
+    if folder.exists() and not _is_run(folder):
         raise OutputExistsError(f"{folder} holds something else than a run: choose another --name")
     return folder
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a training made it: nothing else may ever be replaced."""
+    if not folder.is_dir():
+        return False
+    config = folder / "config.toml"
+    return not any(folder.iterdir()) or (config.is_file() and "backbone = " in config.read_text())
 
 
 def _with_paths(options: dict[str, Any], *names: str) -> dict[str, Any]:

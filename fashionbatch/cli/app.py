@@ -53,3 +53,10 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         error(str(failure))
         sys.exit(failure.exit_code)
+    except OSError as failure:
+        # the machine's, not ours: no space, no permission, a file where a folder should be
+        if os.environ.get("FASHIONBATCH_DEBUG") == "1" or failure.strerror is None:
+            raise
+        where = f"{os.fsdecode(failure.filename)}: " if failure.filename is not None else ""
+        error(f"{where}{failure.strerror}: mend that and run the command again")
+        sys.exit(FashionbatchError.exit_code)

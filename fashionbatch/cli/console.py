@@ -43,12 +43,12 @@ def show_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=True, allow_nan=False), flush=True)
 
 
-def table(title: str, columns: list[str], rows: list[list[object]]) -> Table:
+def table(columns: list[str], rows: list[list[object]]) -> Table:
     """A table whose cells are plain text, whatever is in them."""
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=Text(safe(title)), title_justify="left", title_style="bold", box=None)
+    made = Table(box=None)
     made.padding = (0, 2, 0, 0)
     for column in columns:
         made.add_column(column, overflow="fold")
@@ -60,9 +60,11 @@ def table(title: str, columns: list[str], rows: list[list[object]]) -> Table:
 def show_table(title: str, columns: list[str], rows: list[list[object]]) -> None:
     """Prints :func:`table` on standard output."""
     from rich.console import Console
+    from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    console.print(table(title, columns, rows))
+    console.print(Text(safe(title), style="bold"), soft_wrap=True)
+    console.print(table(columns, rows))
 
 
 class Bar:

@@ -79,8 +79,14 @@ class Plan:
         return sum(len(u.rows) for u in self.units)
 
 
-def make(path: Path, *, split: str | None, limit: int | None) -> Plan:
+def make(path: Path, *, split: str | None, limit: int | None, exclude: Sequence[Path] = ()) -> Plan:
     """Plans the prediction of a folder of images, one image, a data set or tar files.
+
+    Args:
+        path: of the input.
+        split: of a data set, to predict that one only.
+        limit: most items.
+        exclude: files and folders below a folder of images that are left out.
 
     Raises:
         UsageError: nothing is there, or a split is asked of a folder.
@@ -95,7 +101,16 @@ def make(path: Path, *, split: str | None, limit: int | None) -> Plan:
     if path.is_file():
         return _of_items(path, [Item(name=to_text(path.name), path=path)], limit)
     # flat: a folder of images may hold anything beside its folders; labels are matched later
-    return _of_items(path, list(FolderSource(path, layout="flat").items()), limit)
+    left_out = {p.resolve() for p in exclude}
+    items = [
+        item
+        for item in FolderSource(path, layout="flat").items()
+        if item.path is None
+        or left_out.isdisjoint((item.path.absolute(), *item.path.absolute().parents))
+    ]
+    if not items:
+        raise SourceError(f"{path} holds no images to predict")
+    return _of_items(path, items, limit)
 
 
 def _of_items(path: Path, items: list[Item], limit: int | None) -> Plan:

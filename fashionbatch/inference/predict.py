@@ -26,6 +26,8 @@ from fashionbatch.store import part as parts
 from fashionbatch.store.reader import open_predictions
 
 Tell = Callable[[str, dict[str, Any]], None]
+#: of files that --no-resume may replace
+_SUFFIXES = (".h5", ".hdf5")
 _FLOAT16_MOST = float(np.finfo(np.float16).max)
 
 
@@ -69,13 +71,13 @@ def predict(
     labels = _labels(plan, card, config, tell)
     device = devices.choose(config.device)
     engine = EagerEngine(model.to(device), config.features, device)
-    fingerprint = _fingerprint(plan, card, config, engine.name)
+    fingerprint = _fingerprint(plan, card, config, engine.name, device.type)
     folder = output.with_name(f"{output.name}.parts")
     _check_output(output, folder, fingerprint, resume=config.resume)
     entries = [
         merging.ShardEntry(name=u.name, sha256=u.sha256(), count=len(u.rows)) for u in plan.units
     ]
-    if _complete(output, entries):
+    if config.resume and _complete(output, entries):
         with open_predictions(output) as done:
             counts = len(done), len(done.failures)
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed while it tidied up
@@ -94,9 +96,14 @@ def predict(
         tell("resumed", {"parts": len(entries) - len(pending), "items": kept, "of": plan.items})
     workers = default_workers(device.type) if config.workers is None else config.workers
     started = time.perf_counter()
-    for part in _parts(plan, pending, labels, card, config, engine, workers, tell):
-        part.fingerprint, part.sha256 = key, entries[part.shard].sha256
-        parts.commit(folder, part)
+    try:
+        for part in _parts(plan, pending, labels, card, config, engine, workers, tell):
+            part.fingerprint, part.sha256 = key, entries[part.shard].sha256
+            parts.commit(folder, part)
+    except BaseException:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        raise
     seconds = time.perf_counter() - started
     predicted, failed = merging.merge(
         folder,
@@ -138,7 +145,9 @@ def _labels(plan: Plan, card: ModelCard, config: PredictConfig, tell: Tell) -> l
     return labels
 
 
-def _fingerprint(plan: Plan, card: ModelCard, config: PredictConfig, engine: str) -> dict[str, Any]:
+def _fingerprint(
+    plan: Plan, card: ModelCard, config: PredictConfig, engine: str, device: str
+) -> dict[str, Any]:
     relevant = ("topk", "probabilities", "features", "feature_dtype", "ignore_labels")
     return {
         "input": files.fingerprint([[u.name, u.rows.tolist()] for u in plan.units]),
@@ -147,7 +156,9 @@ def _fingerprint(plan: Plan, card: ModelCard, config: PredictConfig, engine: str
         "preprocessing": card.preprocessing.to_json(),
         "configuration": {name: getattr(config, name) for name in relevant},
         "batch_size": config.batch_size,
+        "classes": list(card.classes),
         "engine": engine,
+        "device": device,
         "code": code_version(),
     }
 
@@ -156,9 +167,10 @@ def _check_output(output: Path, folder: Path, fingerprint: dict[str, Any], *, re
     if output.is_dir():
         raise OutputExistsError(f"{output} is a folder: name an HDF5 file with -o")
     if not resume:
+        if output.exists() and output.suffix not in _SUFFIXES:
+            raise OutputExistsError(f"{output} is no HDF5 file: choose another output with -o")
         shutil.rmtree(folder, ignore_errors=True)
-        output.unlink(missing_ok=True)
-        return
+        return  # the old file stays until the new one takes its name
     advice = "choose another output with -o, or discard it with --no-resume"
     if output.exists():
         try:
@@ -166,7 +178,7 @@ def _check_output(output: Path, folder: Path, fingerprint: dict[str, Any], *, re
                 found = existing.fingerprint
         except StoreError as error:
             raise OutputExistsError(f"{error}; {advice}") from error
-        changed = [k for k, v in fingerprint.items() if found.get(k) != _plain(v)]
+        changed = _changed(_plain(fingerprint), found)
         if changed:
             raise OutputExistsError(
                 f"{output} is of another run (other {', '.join(changed)}): {advice}"
@@ -176,6 +188,17 @@ def _check_output(output: Path, folder: Path, fingerprint: dict[str, Any], *, re
         raise OutputExistsError(
             f"{folder} holds parts of a run with another input, model or configuration: {advice}"
         )
+
+
+def _changed(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """What differs, an option by its own name."""
+    names = []
+    for key, value in wanted.items():
+        if isinstance(value, dict) and isinstance(found.get(key), dict):
+            names += _changed(value, found[key])
+        elif found.get(key) != value:
+            names.append(key)
+    return names
 
 
 def _plain(value: Any) -> Any:

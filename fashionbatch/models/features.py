@@ -6,7 +6,7 @@ from types import TracebackType
 
 from torch import Tensor, nn
 
-from fashionbatch.errors import UnknownNameError
+from fashionbatch.errors import UnknownNameError, UsageError
 from fashionbatch.models.build import Classifier, Outputs
 
 POOLED = "pooled"
@@ -43,7 +43,14 @@ class FeatureTap:
         """uint8 or float ``[N, 3, H, W]`` → outputs, and features ``[N, ...]``."""
         self._kept = None
         outputs: Outputs = self.model(images)
-        return outputs, outputs.bottleneck if self._kept is None else self._kept
+        if self.layer == POOLED:
+            return outputs, outputs.bottleneck
+        if not isinstance(self._kept, Tensor) or len(self._kept) != len(images):
+            raise UsageError(
+                f"--features {self.layer}: this layer gives no tensor with a row per image; "
+                "choose another one (`fashionbatch backbones show NAME` lists the blocks)"
+            )
+        return outputs, self._kept
 
     def __enter__(self) -> FeatureTap:
         return self

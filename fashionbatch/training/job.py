@@ -76,12 +76,13 @@ class Job:
         }
 
 
-def prepare(config: TrainConfig, data: Path) -> Job:
+def prepare(config: TrainConfig, data: Path, *, fetch: bool = True) -> Job:
     """Checks everything that can be checked without training.
 
     Args:
         config: as the user gave it.
         data: the data set.
+        fetch: load the weights; a dry run does without.
 
     Raises:
         FashionbatchError: what cannot work, in one line.
@@ -113,7 +114,9 @@ def prepare(config: TrainConfig, data: Path) -> Job:
     used.append(registry.find("schedule", configs.parse_choice(config.sched)[0]))
     used += [registry.find("regularizer", configs.parse_choice(r)[0]) for r in config.regularizers]
     # last, because a file may have to be fetched: everything else is known to work by now
-    origin = load_weights(model.backbone, spec, config.weights)
+    origin = config.weights
+    if fetch or config.weights not in spec.weights:
+        origin = load_weights(model.backbone, spec, config.weights)
     workers = default_workers(device.type) if config.workers is None else config.workers
     return Job(
         config=config,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fashionbatch.errors import TrainingError
+from fashionbatch.errors import TrainingError, UsageError
 from fashionbatch.models import freeze
 from fashionbatch.models.build import Classifier, Outputs
 from fashionbatch.training import checkpoint as checkpoints
@@ -64,6 +64,7 @@ class Setup:
         unfreeze: called once behind them: makes trainable what the user chose.
         classes: how many.
         device: of the model.
+        identity: what a resumed run must share with its checkpoint, as JSON values.
         title: of the curves.
     """
 
@@ -77,6 +78,7 @@ class Setup:
     unfreeze: Callable[[], None]
     classes: int
     device: torch.device
+    identity: dict[str, Any] = field(default_factory=dict)
     title: str = ""
     on_epoch: Callable[[dict[str, Any]], None] = field(default=lambda row: None)
     on_step: Callable[[int, int, float], None] = field(default=lambda epoch, steps, loss: None)
@@ -120,7 +122,13 @@ def run(setup: Setup, task: Task, folder: Path, *, resume: bool) -> Result:
         start = restored.state["epoch"]
         kept = ("history", "best_epoch", "stopped_early")
         result = Result(**{k: restored.state[k] for k in kept})
-        result.best_loss = min(row["val_loss"] for row in result.history)
+        losses = [row["val_loss"] for row in result.history]
+        result.best_loss = min((v for v in losses if math.isfinite(v)), default=math.inf)
+        if restored.state["identity"] != setup.identity:
+            raise UsageError(
+                f"--resume: {folder} was begun on other data or with another backbone: start anew "
+                "without --resume"
+            )
         checkpoints.restore_model(restored, setup.model)
         best = {
             k.removeprefix("best."): v for k, v in restored.tensors.items() if k.startswith("best.")
@@ -150,14 +158,17 @@ def run(setup: Setup, task: Task, folder: Path, *, resume: bool) -> Result:
             "seconds": round(time.perf_counter() - began, 3),
         }
         result.history.append(row)
-        if val["loss"] < result.best_loss or not best:
-            result.best_loss, result.best_epoch = val["loss"], epoch + 1
+        loss = val["loss"] if math.isfinite(val["loss"]) else math.inf
+        if loss < result.best_loss or not best:
+            result.best_loss, result.best_epoch = loss, epoch + 1
             best = {k: v.detach().clone() for k, v in setup.model.state_dict().items()}
         stops = [r.after_epoch(epoch + 1, row) for r in setup.regularizers]
         result.stopped_early = any(stops)
         curves.save_history(folder / "history.csv", result.history)
         _checkpoint(setup, folder, optimizer, result, best)
         setup.on_epoch(row)
+    if not math.isfinite(result.best_loss):
+        raise TrainingError("the validation loss was never finite: lower --lr, or clip gradients")
     setup.model.load_state_dict(best)
     curves.save_curves(folder / "curves.png", result.history, setup.title)
     return result
@@ -180,6 +191,7 @@ def _checkpoint(
             "best_epoch": result.best_epoch,
             "stopped_early": result.stopped_early,
             "regularizers": [r.state_dict() for r in setup.regularizers],
+            "identity": setup.identity,
         },
         extra={f"best.{k}": v for k, v in best.items()},
     )
@@ -230,7 +242,7 @@ def _epoch(
         metrics.update(outputs.logits, targets, loss)
         setup.on_step(step + 1, steps, loss.item())
     setup.model.eval()
-    return metrics.compute()
+    return _computed(metrics, "train")
 
 
 def evaluate(setup: Setup, task: Task, split: str) -> dict[str, float]:
@@ -242,4 +254,10 @@ def evaluate(setup: Setup, task: Task, split: str) -> dict[str, float]:
             if len(targets):
                 outputs = task.forward(inputs.to(setup.device))
                 metrics.update(outputs.logits, targets.to(setup.device))
+    return _computed(metrics, split)
+
+
+def _computed(metrics: Metrics, split: str) -> dict[str, float]:
+    if not metrics.items:
+        raise TrainingError(f"none of the {split} images can be used: pack the catalogue again")
     return metrics.compute()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -20,7 +22,9 @@ class Metrics:
     """
 
     def __init__(self, classes: int, device: torch.device) -> None:
-        self.loss = MeanMetric().to(device)
+        self.items = 0
+        self.finite = True
+        self.loss = MeanMetric(nan_strategy="ignore").to(device)
         self.top = {
             f"top{k}": MulticlassAccuracy(
                 classes, top_k=min(k, classes), average="micro", validate_args=False
@@ -36,9 +40,11 @@ class Metrics:
             targets: int64 ``[N]``.
             loss: mean over the batch, where it is known already; else the cross-entropy.
         """
+        self.items += len(targets)
         logits = logits.detach()
         if loss is None:
             loss = functional.cross_entropy(logits, targets)
+        self.finite = self.finite and bool(loss.isfinite())
         self.loss.update(loss.detach(), weight=len(targets))
         for metric in self.top.values():
             metric.update(logits, targets)
@@ -46,4 +52,6 @@ class Metrics:
     def compute(self) -> dict[str, float]:
         """``{"loss", "top1", "top3", "top5"}``."""
         top = {name: float(metric.compute()) for name, metric in self.top.items()}
-        return {"loss": float(self.loss.compute()), **top}
+        # the mean leaves a NaN out; it must show instead
+        loss = float(self.loss.compute()) if self.finite else math.nan
+        return {"loss": loss, **top}

@@ -203,6 +203,10 @@ def _setup(job: Job, tell: Tell, title: str) -> loop.Setup:
         unfreeze=lambda: freeze.unfreeze(job.model, job.blocks, count),
         classes=len(job.shards.classes),
         device=job.device,
+        identity={
+            "data": job.shards.manifest.fingerprint,
+            "backbone": job.component.provenance,
+        },
         title=title,
         on_epoch=lambda row: tell("epoch", row),
         on_step=lambda step, steps, loss: tell("step", {"step": step, "of": steps, "loss": loss}),

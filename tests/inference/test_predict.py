@@ -124,7 +124,7 @@ def test_other_run_is_refused(catalogue, predict, tmp_path, monkeypatch):
     events = []
     predict(folder, tell=lambda e, v: events.append(e))
     assert "complete" in events
-    with pytest.raises(OutputExistsError, match="configuration"):
+    with pytest.raises(OutputExistsError, match="other topk"):
         predict(folder, topk=2)
     with pytest.raises(OutputExistsError, match="batch_size"):
         predict(folder, batch_size=4)
