@@ -37,7 +37,7 @@ class FeatureTap:
 
     def _keep(self, module: nn.Module, inputs: object, output: Tensor) -> None:
         # a copy: what follows may change it in place (ReLU, a shortcut's addition)
-        self._kept = output.clone()
+        self._kept = output.clone() if isinstance(output, Tensor) else None
 
     def __call__(self, images: Tensor) -> tuple[Outputs, Tensor]:
         """uint8 or float ``[N, 3, H, W]`` → outputs, and features ``[N, ...]``."""
