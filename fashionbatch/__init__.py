@@ -26,6 +26,8 @@ _PUBLIC = {
     "SourceSpec": "fashionbatch.specs",
     "VisualizerSpec": "fashionbatch.specs",
     "hookimpl": "fashionbatch.hookspecs",
+    "Attribute": "fashionbatch.sources.base",
+    "Failure": "fashionbatch.sources.base",
     "Item": "fashionbatch.sources.base",
     "Source": "fashionbatch.sources.base",
     "Regularizer": "fashionbatch.training.regularizer",
@@ -40,7 +42,9 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Attribute",
     "BackboneSpec",
+    "Failure",
     "HeadSpec",
     "Item",
     "OptimizerSpec",
@@ -68,7 +72,7 @@ if TYPE_CHECKING:
     from fashionbatch.explain.base import Picture, Visualizer
     from fashionbatch.hookspecs import hookimpl
     from fashionbatch.shards.read import open_shards
-    from fashionbatch.sources.base import Item, Source
+    from fashionbatch.sources.base import Attribute, Failure, Item, Source
     from fashionbatch.specs import (
         BackboneSpec,
         HeadSpec,

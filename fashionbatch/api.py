@@ -16,6 +16,7 @@ from typing import Any
 from fashionbatch import config as configs
 from fashionbatch.config import ExplainConfig, PredictConfig, ShardConfig, TrainConfig
 from fashionbatch.errors import OutputExistsError, UsageError
+from fashionbatch.parse import parse_choice, parse_names, parse_split
 
 SHARDS = Path("shards")
 RUNS = Path("runs")
@@ -33,8 +34,8 @@ def shard(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[s
     """Packs a catalogue into WebDataset shards with an index.
 
     Args:
-        source: a folder: class folders, split folders above them, or flat.
-        tell: gets ``("start", {"items"})`` and ``("progress", {"items"})``.
+        source: a folder of photographs, a table of them, DeepFashion, IDX files, tar files.
+        tell: gets the events of :func:`fashionbatch.shards.write.write`.
         options: the fields of :class:`fashionbatch.config.ShardConfig`, such as ``output``.
 
     Returns:
@@ -48,37 +49,42 @@ def shard(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[s
         >>> fashionbatch.shard("photos/", output="shards/photos")  # doctest: +SKIP
         {'output': 'shards/photos', 'items': 3409, 'shards': 5, 'failed': 0}
     """
-    config = configs.make(ShardConfig, _with_paths(options, "output"))
+    config = configs.make(ShardConfig, _with_paths(options, "output", "root", "class_names"))
     path = Path(source)
-    from fashionbatch.pipeline import decode
+    from fashionbatch.pipeline.ingest import Ingest
     from fashionbatch.shards import write
+    from fashionbatch.shards.select import Selection
     from fashionbatch.sources import open_source
 
-    layout = {} if config.layout == "auto" else {"layout": config.layout}
-    items, classes = write.plan(
-        open_source(path, config.source_type, **layout).items(),
-        split=configs.parse_split(config.split) if config.split else None,
-        default_split=configs.parse_split(configs.DEFAULT_SPLIT),
-        allow_missing_classes=config.allow_missing_classes,
-        seed=config.seed,
+    ingest = Ingest(
+        check=config.check,
+        resize=config.resize,
+        side=config.resize_side,
+        quality=config.quality,
     )
-    output = config.output or SHARDS / (path.resolve().name or "catalogue")
-    tell("start", {"items": len(items), "classes": len(classes)})
-    manifest = write.write_shards(
-        items,
-        classes,
-        output,
-        check=lambda data: decode.inspect(data, config.check),
-        samples_per_shard=config.samples_per_shard,
-        workers=config.workers or os.cpu_count() or 1,
-        source={
-            "name": path.resolve().name,
-            "split": config.split,
-            "seed": config.seed,
-            "check": config.check,
-        },
-        exist_ok=config.exist_ok,
-        progress=lambda count: tell("progress", {"items": count}),
+    name = path.resolve().name or "catalogue"
+    output = config.output or SHARDS / (Path(name).stem if path.is_file() else name)
+    manifest = write.write(
+        write.Job(
+            source=open_source(path, config.source_type, **config.source_options()),
+            output=output,
+            prepare=ingest,
+            selection=Selection(**config.selection()),
+            split=parse_split(config.split) if config.split else None,
+            default_split=parse_split(configs.DEFAULT_SPLIT),
+            group_by=config.group_by,
+            exclude_label=parse_names(config.exclude_label),
+            allow_missing_classes=config.allow_missing_classes,
+            allow_new_classes=config.allow_new_classes,
+            drop_duplicates=config.drop_duplicates,
+            samples_per_shard=config.samples_per_shard,
+            workers=config.workers or os.cpu_count() or 1,
+            replace=config.exist_ok,
+            append=config.append,
+            about={"name": name, "options": config.chosen()},
+            settings=ingest.settings,
+        ),
+        tell,
     )
     return {
         "output": str(output),
@@ -174,12 +180,19 @@ def predict(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict
     from fashionbatch.inference import plan as plans
     from fashionbatch.inference import predict as prediction
     from fashionbatch.models import card as cards
+    from fashionbatch.shards.select import Selection
 
     named = path.resolve().name.removesuffix(".tar") + (f"-{config.split}" if config.split else "")
     output = config.output or PREDICTIONS / f"{named}-{run.name}.h5"
     # predictions may lie below the catalogue, and are not part of it
     exclude = [output, output.with_name(f"{output.name}.parts"), PREDICTIONS]
-    plan = plans.make(path, split=config.split, limit=config.limit, exclude=exclude)
+    plan = plans.make(
+        path,
+        split=config.split,
+        limit=config.limit,
+        selection=Selection(**config.selection()),
+        exclude=exclude,
+    )
     model, card = cards.load(run)
     tell("start", {"items": plan.items, "model": str(run), "output": str(output)})
     result = prediction.predict(plan, model, card, config, output, tell)
@@ -204,7 +217,7 @@ def explain(
         FashionbatchError: one line that says what cannot be drawn and what to do.
     """
     config = configs.make(ExplainConfig, _with_paths(options, "model", "output"))
-    name, settings = configs.parse_choice(visualizer)
+    name, settings = parse_choice(visualizer)
     from fashionbatch import registry
 
     component = registry.find("visualizer", name)

@@ -9,18 +9,28 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fashionbatch.errors import UnknownNameError, UsageError
+from fashionbatch.parse import (
+    SPLITS,
+    parse_choice,
+    parse_hidden,
+    parse_limits,
+    parse_names,
+    parse_options,
+    parse_split,
+    parse_unfreeze,
+)
 from fashionbatch.specs import CROP_MODES
 
-SPLITS = ("train", "val", "test")
 CHECKS = ("decode", "headers", "none")
 LAYOUTS = ("auto", "classes", "flat")
+ANNOTATIONS = ("auto", "coarse", "fine")
+SIDES = ("shorter", "longer")
 MODES = ("finetune", "bottleneck")
 FEATURE_DTYPES = ("float32", "float16")
 DEFAULT_SPLIT = "train=0.8,val=0.1,test=0.1"
@@ -56,75 +66,6 @@ def make(kind: type[C], options: Mapping[str, Any]) -> C:
     return kind(**options)
 
 
-def parse_choice(text: str) -> tuple[str, dict[str, Any]]:
-    """Reads ``NAME[:k=v,...]``; numbers and booleans become such.
-
-    Example:
-        >>> parse_choice("step:drop=0.5,epochs_drop=10")
-        ('step', {'drop': 0.5, 'epochs_drop': 10})
-    """
-    found = re.fullmatch(r"((?:[^:=,]+:)?[^:=,]+?)(?::([^:]*=.*))?", text.strip())
-    if not found:
-        raise UsageError(f"{text!r} cannot be read: write NAME or NAME:option=value,option=value")
-    name, options = found.groups()
-    return name, parse_options((options or "").split(","), text)
-
-
-def parse_options(pairs: list[str] | tuple[str, ...], where: str) -> dict[str, Any]:
-    """Reads ``["k=v", ...]``; empty strings are passed over."""
-    options: dict[str, Any] = {}
-    for pair in filter(None, (p.strip() for p in pairs)):
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise UsageError(f"{where!r}: {pair!r} is not option=value")
-        options[name.strip().replace("-", "_")] = _value(value.strip())
-    return options
-
-
-def _value(text: str) -> Any:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
-
-
-def parse_split(text: str) -> dict[str, float]:
-    """Reads ``train=0.8,val=0.1,test=0.1``.
-
-    Returns:
-        the share of each split, in the order written; the shares add up to 1.
-    """
-    shares = parse_options(text.split(","), text)
-    for name, share in shares.items():
-        if name not in SPLITS:
-            raise UnknownNameError("split", name, SPLITS)
-        if not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share <= 1:
-            raise UsageError(f"--split {text}: the share of {name} is above 0 and at most 1")
-    if "train" not in shares or abs(sum(shares.values()) - 1) > 1e-6:
-        raise UsageError(f"--split {text}: name train among the splits; the shares add up to 1")
-    return {name: float(share) for name, share in shares.items()}
-
-
-def parse_unfreeze(text: str) -> int | None:
-    """Reads ``blocks:N``, ``all`` or ``none``.
-
-    Returns:
-        how many blocks to train, counted from the output; ``None`` for the whole base.
-    """
-    if text == "all":
-        return None
-    if text == "none":
-        return 0
-    found = re.fullmatch(r"blocks:(\d+)", text)
-    if not found:
-        raise UsageError(f"--unfreeze {text}: write blocks:N (such as blocks:3), all or none")
-    return int(found.group(1))
-
-
 class _Checked:
     """Checks every field's limits and choices on construction."""
 
@@ -151,6 +92,16 @@ class _Checked:
             for f in dataclasses.fields(self)  # type: ignore[arg-type]  # every subclass is a dataclass
         }
 
+    def chosen(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, paths and speed aside: what was asked for."""
+        default = {f.name: f.default for f in dataclasses.fields(self)}  # type: ignore[arg-type]  # every subclass is a dataclass
+        aside = ("output", "root", "class_names", "workers", "exist_ok", "append")
+        return {
+            name: value
+            for name, value in self.to_json().items()
+            if name not in aside and value not in (default[name], [])
+        }
+
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
@@ -161,36 +112,106 @@ def _plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardConfig(_Checked):
+class _Selecting(_Checked):
+    """Which items of a catalogue or data set."""
+
+    classes: tuple[str, ...] = option([], "Only these classes: a,b,c. Repeatable.")
+    category_type: tuple[str, ...] = option(
+        [], "Only classes of these types, such as upper. Repeatable."
+    )
+    fraction: float = option(1.0, "This share of each class in each split.", min=0, max=1)
+    per_class: int | None = option(
+        None, "At most so many images of each class; when packing or training: to train on.", min=1
+    )
+    limit_per_split: str | None = option(
+        None, "At most so many images of a split: test=10000,val=10000."
+    )
+    seed: int = option(0, "Seed of everything random.", min=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.fraction == 0:
+            raise UsageError("--fraction 0: it is above 0")
+        self.selection()
+
+    def selection(self) -> dict[str, Any]:
+        """The arguments of :class:`fashionbatch.shards.select.Selection`."""
+        limits = parse_limits(self.limit_per_split) if self.limit_per_split else {}
+        return {
+            "classes": parse_names(self.classes),
+            "category_type": parse_names(self.category_type),
+            "fraction": self.fraction,
+            "per_class": self.per_class,
+            "limit_per_split": limits,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardConfig(_Selecting):
     """How a catalogue is packed; see :func:`fashionbatch.shard`."""
 
     output: Path | None = option(
         None, "Folder to make. [default: shards/SOURCE's name]", "--output", "-o"
     )
     source_type: str | None = option(
-        None, "Kind of catalogue: folder, or a plugin's. [default: recognized]", "--source"
+        None,
+        "Kind of catalogue: folder, table, deepfashion, idx, webdataset, or a plugin's. "
+        "[default: recognized]",
+        "--source",
     )
     layout: str = option(
         "auto",
-        "Folder source: are its folders classes, or is it flat (no labels)?",
+        "Folder: are its folders classes, or is it flat (no labels)?",
         choices=LAYOUTS,
     )
+    image_column: str | None = option(
+        None, "Table: column of the image's path. [default: guessed from its name]"
+    )
+    label_column: str | None = option(
+        None, "Table: column of the class. [default: guessed from its name]"
+    )
+    split_column: str | None = option(
+        None, "Table: column of the split. [default: guessed from its name]"
+    )
+    type_column: str | None = option(None, "Table: column of the class's type.")
+    root: Path | None = option(
+        None, "Table: folder that its paths start from. [default: the table's]"
+    )
+    annotations: str = option(
+        "auto", "DeepFashion: which of its annotation sets.", choices=ANNOTATIONS
+    )
+    class_names: Path | None = option(
+        None, "IDX, WebDataset: file of the names of numbered classes, one on each line."
+    )
+    exclude_label: tuple[str, ...] = option([], "Leave these labels out: a,b,c. Repeatable.")
     split: str | None = option(
         None,
         f"Shares of the splits, each class alike. [default: the source's own, or {DEFAULT_SPLIT}]",
     )
+    group_by: str | None = option(
+        None,
+        "Column (or folder) whose images go into one split together, such as the product.",
+    )
+    drop_duplicates: bool = option(False, "Of images with the same bytes keep the first only.")
     samples_per_shard: int = option(1000, "Most images in one shard.", min=1)
     check: str = option(
-        "decode",
-        "How each image is checked: decoded whole, only its header, or not at all.",
+        "headers",
+        "How each image is checked: decoded whole, only kind and size, or kind only.",
         choices=CHECKS,
     )
-    allow_missing_classes: bool = option(
-        False, "Accept a class that some of the source's splits lack."
+    resize: int | None = option(
+        None, "Make larger images smaller, to this length in pixels; as JPEG.", min=1
     )
-    seed: int = option(0, "Seed of the order and of the split.", min=0)
+    resize_side: str = option("shorter", "The side that gets this length.", choices=SIDES)
+    quality: int = option(92, "JPEG quality of resized images.", min=1, max=100)
+    allow_missing_classes: bool = option(
+        False, "Accept a class that the source's own train split lacks."
+    )
+    append: bool = option(False, "Add the items that a data set lacks to it, in new shards.")
+    allow_new_classes: bool = option(False, "With --append: accept classes it does not have yet.")
     workers: int | None = option(
-        None, "Threads that check images. [default: the cores]", "--workers", "-j", min=1
+        None, "Processes that read and check images. [default: the cores]", "--workers", "-j", min=1
     )
     exist_ok: bool = option(False, "Replace a data set that is there already.")
 
@@ -198,10 +219,18 @@ class ShardConfig(_Checked):
         super().__post_init__()
         if self.split is not None:
             parse_split(self.split)
+        if self.append and self.exist_ok:
+            raise UsageError("--append adds and --exist-ok replaces: leave one of them out")
+
+    def source_options(self) -> dict[str, Any]:
+        """What was asked of the source; sources refuse options that are not theirs."""
+        columns = ("image_column", "label_column", "split_column", "type_column")
+        names = ("layout", "annotations", *columns, "root", "class_names")
+        return {n: v for n in names if (v := getattr(self, n)) not in (None, "auto")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(_Checked):
+class TrainConfig(_Selecting):
     """How a classifier is trained; see :func:`fashionbatch.train`."""
 
     data: Path | None = option(
@@ -273,7 +302,6 @@ class TrainConfig(_Checked):
         "-j",
         min=0,
     )
-    seed: int = option(0, "Seed of everything random.", min=0)
     output: Path = option(Path("runs"), "Folder in which the run gets its own.", "--output", "-o")
     name: str | None = option(None, "Name of the run. [default: DATA-BACKBONE, numbered]")
     exist_ok: bool = option(False, "Replace a run of that name.")
@@ -305,17 +333,8 @@ class TrainConfig(_Checked):
         return chosen
 
 
-def parse_hidden(text: str) -> tuple[int, ...]:
-    """Reads ``1024``, ``256,256`` or ``none``."""
-    if text == "none":
-        return ()
-    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
-        raise UsageError(f"--head-hidden {text}: widths such as 1024 or 256,256, or none")
-    return tuple(int(width) for width in text.split(","))
-
-
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig(_Checked):
+class PredictConfig(_Selecting):
     """How a catalogue is predicted; see :func:`fashionbatch.predict`."""
 
     model: Path | None = option(

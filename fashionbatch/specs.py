@@ -202,6 +202,8 @@ class SourceSpec(Spec):
     Attributes:
         detect: a callable or import string, ``detect(path: pathlib.Path) -> bool``: can this
             source read what lies at the path? Asked without ``--source``; must be quick.
+        generic: it reads anything of this shape, and gives way to sources that recognize more.
     """
 
     detect: Factory
+    generic: bool = False

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fashionbatch import config
+from fashionbatch import config, parse
 from fashionbatch.config import PredictConfig, ShardConfig, TrainConfig
 from fashionbatch.errors import FashionbatchError, UnknownNameError, UsageError
 
@@ -28,13 +28,13 @@ VALUES = st.one_of(
 def test_choice_reads_back_what_was_written(name: str, options: dict[str, Any]) -> None:
     """NAME:k=v,... gives the name and values of the right types."""
     text = name + (":" if options else "") + ",".join(f"{k}={v}" for k, v in options.items())
-    assert config.parse_choice(text) == (name, options)
+    assert parse.parse_choice(text) == (name, options)
 
 
 def test_choice_accepts_a_provider() -> None:
     """provider:name with and without options keeps the provider in the name."""
-    assert config.parse_choice("acme:step") == ("acme:step", {})
-    assert config.parse_choice("acme:step:drop=0.5,on=true") == (
+    assert parse.parse_choice("acme:step") == ("acme:step", {})
+    assert parse.parse_choice("acme:step:drop=0.5,on=true") == (
         "acme:step",
         {"drop": 0.5, "on": True},
     )
@@ -44,17 +44,17 @@ def test_choice_accepts_a_provider() -> None:
 def test_unreadable_choice_is_refused(text: str) -> None:
     """What is no NAME[:k=v] is a usage error, not a guess."""
     with pytest.raises(UsageError):
-        config.parse_choice(text)
+        parse.parse_choice(text)
 
 
 @given(st.text(max_size=30))
 def test_parsers_raise_usage_errors_only(text: str) -> None:
     """Any text is read or refused with one line."""
     for parse in (
-        config.parse_choice,
-        config.parse_split,
-        config.parse_unfreeze,
-        config.parse_hidden,
+        parse.parse_choice,
+        parse.parse_split,
+        parse.parse_unfreeze,
+        parse.parse_hidden,
     ):
         try:
             parse(text)
@@ -64,14 +64,14 @@ def test_parsers_raise_usage_errors_only(text: str) -> None:
 
 def test_split_keeps_the_order_and_adds_up() -> None:
     """Shares come back as written."""
-    assert config.parse_split("train=0.7,test=0.2,val=0.1") == {
+    assert parse.parse_split("train=0.7,test=0.2,val=0.1") == {
         "train": 0.7,
         "test": 0.2,
         "val": 0.1,
     }
-    assert list(config.parse_split("val=0.5,train=0.5")) == ["val", "train"]
-    assert config.parse_split("train=1") == {"train": 1.0}
-    assert math.isclose(sum(config.parse_split(config.DEFAULT_SPLIT).values()), 1)
+    assert list(parse.parse_split("val=0.5,train=0.5")) == ["val", "train"]
+    assert parse.parse_split("train=1") == {"train": 1.0}
+    assert math.isclose(sum(parse.parse_split(config.DEFAULT_SPLIT).values()), 1)
 
 
 @pytest.mark.parametrize(
@@ -82,24 +82,24 @@ def test_split_keeps_the_order_and_adds_up() -> None:
 def test_split_that_cannot_work_is_refused(text: str) -> None:
     """Unknown splits, shares that are no shares, sums other than 1."""
     with pytest.raises(UsageError):
-        config.parse_split(text)
+        parse.parse_split(text)
     with pytest.raises(UsageError):
         ShardConfig(split=text)
 
 
 def test_unfreeze_and_hidden_forms() -> None:
     """The forms that the help names."""
-    assert config.parse_unfreeze("blocks:3") == 3
-    assert config.parse_unfreeze("all") is None
-    assert config.parse_unfreeze("none") == 0
-    assert config.parse_hidden("none") == ()
-    assert config.parse_hidden("256,128") == (256, 128)
+    assert parse.parse_unfreeze("blocks:3") == 3
+    assert parse.parse_unfreeze("all") is None
+    assert parse.parse_unfreeze("none") == 0
+    assert parse.parse_hidden("none") == ()
+    assert parse.parse_hidden("256,128") == (256, 128)
     for text in ("blocks:-1", "blocks", "3", "blocks:x"):
         with pytest.raises(UsageError):
-            config.parse_unfreeze(text)
+            parse.parse_unfreeze(text)
     for text in ("0", "256,", "a", "-1", "1.5"):
         with pytest.raises(UsageError):
-            config.parse_hidden(text)
+            parse.parse_hidden(text)
 
 
 @pytest.mark.parametrize(

@@ -112,10 +112,37 @@ def fashionbatch_visualizers() -> Iterator[VisualizerSpec]:
 
 @hookimpl
 def fashionbatch_sources() -> Iterator[SourceSpec]:
-    """Folders."""
-    yield SourceSpec(
-        name="folder",
-        factory="fashionbatch.sources.folder:FolderSource",
-        summary="class folders, split folders above them, or a flat folder without labels",
-        detect="fashionbatch.sources.folder:is_folder",
-    )
+    """Folders, tables, DeepFashion, IDX files, tar files made elsewhere."""
+    sources = "fashionbatch.sources"
+    for name, module, attribute, detect, summary in (
+        (
+            "folder",
+            "folder",
+            "FolderSource",
+            "is_folder",
+            "class folders, split folders above them, or a flat folder without labels",
+        ),
+        ("table", "table", "TableSource", "is_table", "a CSV, TSV or Parquet file of image paths"),
+        (
+            "deepfashion",
+            "deepfashion",
+            "DeepFashionSource",
+            "is_deepfashion",
+            "DeepFashion Category and Attribute Prediction (Liu et al. 2016)",
+        ),
+        ("idx", "idx", "IdxSource", "is_idx", "IDX files of images and labels, as MNIST has them"),
+        (
+            "webdataset",
+            "webdataset",
+            "WebdatasetSource",
+            "is_webdataset",
+            "tar files in WebDataset's layout, our own data sets among them",
+        ),
+    ):
+        yield SourceSpec(
+            name=name,
+            factory=f"{sources}.{module}:{attribute}",
+            summary=summary,
+            detect=f"{sources}.{module}:{detect}",
+            generic=name == "folder",
+        )

@@ -72,11 +72,11 @@ class Bar:
 
     Args:
         title: of what is going on.
-        total: how many.
+        total: how many; ``None`` if nobody knows.
         unit: of what.
     """
 
-    def __init__(self, title: str, total: int, unit: str = "img") -> None:
+    def __init__(self, title: str, total: int | None, unit: str = "img") -> None:
         self.title, self.total, self.unit = title, total, unit
         self.done, self.failed = 0, 0
         self.began = self.said = time.monotonic()
@@ -116,6 +116,9 @@ class Bar:
             self._progress.update(self._task, completed=self.done, rate=text)
         elif now - self.said >= _LINE_EVERY:
             self.said = now
+            if self.total is None:
+                say(f"{self.title}: {self.done}, {text}")
+                return
             left = (self.total - self.done) / max(rate, 1e-9)
             say(f"{self.title}: {self.done} of {self.total}, {text}, {left:.0f} s left")
 
@@ -152,10 +155,14 @@ class Teller:
         if handler is not None:
             handler(values)
 
-    def start_bar(self, total: int, title: str | None = None) -> None:
+    def start_bar(self, total: int | None, title: str | None = None) -> None:
         """A new bar in place of the old one."""
         self.close()
         self.bar = Bar(title or self.title, total).__enter__()
+
+    def on_warn(self, values: dict[str, Any]) -> None:
+        """Something to look at."""
+        warn(values["text"])
 
     def on_progress(self, values: dict[str, Any]) -> None:
         """So many more items are done."""

@@ -22,7 +22,11 @@ def with_options(config: type, run: Callable[..., None], example: str) -> Callab
     """
     own = list(inspect.signature(run, eval_str=True).parameters.values())[:-1]
     hints = typing.get_type_hints(config)
-    fields = [f for f in dataclasses.fields(config) if f.metadata]
+    # its own come first, then those that it shares with other commands
+    mine = inspect.get_annotations(config)
+    fields = sorted(
+        (f for f in dataclasses.fields(config) if f.metadata), key=lambda f: f.name not in mine
+    )
     parameters = [*own, *(_parameter(f, hints[f.name]) for f in fields)]
 
     def command(**values: Any) -> None:

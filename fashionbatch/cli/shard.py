@@ -14,12 +14,25 @@ from fashionbatch.config import ShardConfig
 
 
 class _Teller(Teller):
+    def on_scan(self, values: dict[str, Any]) -> None:
+        if self.bar is None:
+            self.start_bar(None, "reading the catalogue")
+        assert self.bar is not None
+        self.bar.advance(values["items"] - self.bar.done)
+
+    def on_scanned(self, values: dict[str, Any]) -> None:
+        self.close()
+
     def on_start(self, values: dict[str, Any]) -> None:
         self.start_bar(values["items"])
 
+    def on_progress(self, values: dict[str, Any]) -> None:
+        assert self.bar is not None
+        self.bar.advance(values["items"], failed=values["failed"])
+
 
 def shard(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of photographs.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder, table, or tar files.")],
     json: Json = False,
     options: Any = None,
 ) -> None:

@@ -20,7 +20,7 @@ from fashionbatch.models import device as devices
 from fashionbatch.models.build import find_backbone
 from fashionbatch.pipeline.decode import decode
 from fashionbatch.shards.read import is_shards, open_shards
-from fashionbatch.sources import Item
+from fashionbatch.sources import Failure, Item
 from fashionbatch.sources.base import to_text
 from fashionbatch.sources.folder import FolderSource
 
@@ -110,6 +110,8 @@ def _images(paths: Sequence[Path]) -> Iterator[tuple[str, Callable[[], bytes]]]:
             else FolderSource(path, layout="flat").items()
         )
         for item in found:
+            if isinstance(item, Failure):
+                continue  # not an image
             yield item.name, item.read
 
 

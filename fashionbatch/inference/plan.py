@@ -13,13 +13,15 @@ import numpy.typing as npt
 
 from fashionbatch import files
 from fashionbatch.errors import ImageError, SourceError, UsageError
-from fashionbatch.shards.read import ShardSet, is_shards, open_shards
-from fashionbatch.sources import Item
+from fashionbatch.shards.read import ShardSet, is_shards, open_shards, refuse_url
+from fashionbatch.shards.select import SPLITS, Selection
+from fashionbatch.sources import Failure, Item
 from fashionbatch.sources.base import to_text
 from fashionbatch.sources.folder import FolderSource
 
 #: images of a folder that make one part
 SLICE = 1024
+_ALL = Selection()
 
 
 class Catalogue(Protocol):
@@ -50,11 +52,20 @@ class Unit:
         name: for people and for the store.
         rows: int64 ``[N]`` of the catalogue.
         sha256: computes the hash of its content; for a folder this reads the files.
+        damage: why the shard cannot be used: all of it fails.
+        skipped: of a shard made elsewhere: what is in it and is no image that can be used.
     """
 
     name: str
     rows: npt.NDArray[np.int64]
     sha256: Callable[[], str]
+    damage: str | None = None
+    skipped: tuple[Failure, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Of what is predicted or fails: a damaged shard of unknown content is one failure."""
+        return (len(self.rows) or int(self.damage is not None)) + len(self.skipped)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,28 +87,42 @@ class Plan:
     @property
     def items(self) -> int:
         """Of all units."""
-        return sum(len(u.rows) for u in self.units)
+        return sum(u.count for u in self.units)
 
 
-def make(path: Path, *, split: str | None, limit: int | None, exclude: Sequence[Path] = ()) -> Plan:
+def make(
+    path: Path,
+    *,
+    split: str | None,
+    limit: int | None,
+    selection: Selection = _ALL,
+    exclude: Sequence[Path] = (),
+) -> Plan:
     """Plans the prediction of a folder of images, one image, a data set or tar files.
 
     Args:
         path: of the input.
         split: of a data set, to predict that one only.
         limit: most items.
+        selection: of a data set, to predict these only.
         exclude: files and folders below a folder of images that are left out.
 
     Raises:
-        UsageError: nothing is there, or a split is asked of a folder.
+        UsageError: nothing is there, or a split or selection is asked of a folder.
         SourceError: it is empty.
     """
+    refuse_url(path)
     if not path.exists():
         raise UsageError(f"{path} does not exist: name a folder of images or of shards")
     if is_shards(path):
-        return _of_shards(open_shards(path), split, limit)
+        return _of_shards(open_shards(path, strict=False), split, selection, limit)
     if split is not None:
         raise UsageError(f"{path} is a folder of images and has no splits: leave --split out")
+    if not selection.everything:
+        raise UsageError(
+            f"{path} is a folder of images, of which nothing is known to select by: pack it with "
+            f"`fashionbatch shard {path}` first"
+        )
     if path.is_file():
         return _of_items(path, [Item(name=to_text(path.name), path=path)], limit)
     # flat: a folder of images may hold anything beside its folders; labels are matched later
@@ -105,8 +130,9 @@ def make(path: Path, *, split: str | None, limit: int | None, exclude: Sequence[
     items = [
         item
         for item in FolderSource(path, layout="flat").items()
-        if item.path is None
-        or left_out.isdisjoint((item.path.absolute(), *item.path.absolute().parents))
+        if isinstance(item, Item)
+        and item.path is not None
+        and left_out.isdisjoint((item.path.absolute(), *item.path.absolute().parents))
     ]
     if not items:
         raise SourceError(f"{path} holds no images to predict")
@@ -137,18 +163,32 @@ def _content(folder: Folder, start: int) -> Callable[[], str]:
     return compute
 
 
-def _of_shards(shards: ShardSet, split: str | None, limit: int | None) -> Plan:
-    rows = shards.select(split)[:limit]
-    if not len(rows):
+def _of_shards(
+    shards: ShardSet, split: str | None, selection: Selection, limit: int | None
+) -> Plan:
+    rows = shards.select(split, selection, capped=(None, *SPLITS))[:limit]
+    whole = len(rows) == len(shards)
+    if not len(rows) and not (whole and (shards.damaged or shards.skipped)):
         raise SourceError(f"{shards.path} holds no images to predict")
-    numbers = shards.index.shard[rows]
+    # rows are grouped by shard
+    borders = np.searchsorted(shards.index.shard[rows], np.arange(len(shards.manifest.shards) + 1))
     units = []
     for number, record in enumerate(shards.manifest.shards):
-        mine = rows[numbers == number]
-        if len(mine) or (split is None and limit is None):
-            selection = "" if len(mine) == record.items else f"{record.sha256} {mine.tolist()}"
-            sha256 = files.fingerprint(selection) if selection else record.sha256
-            units.append(Unit(name=record.file, rows=mine, sha256=lambda s=sha256: s))  # type: ignore[misc]  # binds the loop's value
+        mine = rows[borders[number] : borders[number + 1]]
+        if not len(mine) and not whole:
+            continue
+        complete = len(mine) == record.items
+        known = record.sha256 or shards.damaged.get(number, "")
+        sha256 = known if complete else files.fingerprint(f"{known} {mine.tolist()}")
+        units.append(
+            Unit(
+                name=record.file,
+                rows=mine,
+                sha256=lambda s=sha256: s,  # type: ignore[misc]  # binds the loop's value
+                damage=shards.damaged.get(number),
+                skipped=tuple(shards.skipped.get(number, ())) if complete else (),
+            )
+        )
     return Plan(
         path=shards.path, catalogue=PackedCatalogue(shards), units=units, classes=shards.classes
     )

@@ -75,7 +75,7 @@ def predict(
     folder = output.with_name(f"{output.name}.parts")
     _check_output(output, folder, fingerprint, resume=config.resume)
     entries = [
-        merging.ShardEntry(name=u.name, sha256=u.sha256(), count=len(u.rows)) for u in plan.units
+        merging.ShardEntry(name=u.name, sha256=u.sha256(), count=u.count) for u in plan.units
     ]
     if config.resume and _complete(output, entries):
         with open_predictions(output) as done:
@@ -250,11 +250,14 @@ def _parts(
         )
         for n in pending
     ]
+    for opened in waiting:
+        _give_up(opened, plan, tell)
     unit_of = {row: opened for opened in waiting for row in opened.unit.rows.tolist()}
     order = Order(
         batches=[
             rows
             for opened in waiting
+            if opened.unit.damage is None
             for rows in Order.sequential(opened.unit.rows, config.batch_size).batches
         ]
     )
@@ -264,6 +267,17 @@ def _parts(
             yield _close(waiting.pop(0), plan, config, len(card.classes))
     while waiting and _full(waiting[0]):
         yield _close(waiting.pop(0), plan, config, len(card.classes))
+
+
+def _give_up(opened: _Open, plan: Plan, tell: Tell) -> None:
+    """What is known not to work before any image is read."""
+    unit = opened.unit
+    for skipped in unit.skipped:
+        tell("failed", {"name": skipped.name, "reason": skipped.reason})
+    if unit.damage is not None:
+        tell("failed", {"name": unit.name, "reason": unit.damage})
+        opened.failed = {row: ImageError("shard", unit.damage) for row in unit.rows.tolist()}
+    tell("progress", {"items": unit.count - (0 if unit.damage else len(unit.rows))})
 
 
 def _full(opened: _Open) -> bool:
@@ -318,6 +332,17 @@ def _values(answer: Answer, place: int, config: PredictConfig) -> tuple[npt.NDAr
     return tuple(values)
 
 
+def _failures(opened: _Open, plan: Plan) -> list[tuple[str, str, str, str]]:
+    unit = opened.unit
+    failures = [
+        (plan.catalogue.name(row), plan.catalogue.key(row), error.stage, error.reason)
+        for row, error in sorted(opened.failed.items())
+    ]
+    if unit.damage is not None and not len(unit.rows):
+        failures.append((unit.name, "", "shard", unit.damage))
+    return failures + [(f.name, "", f.stage, f.reason) for f in unit.skipped]
+
+
 def _close(opened: _Open, plan: Plan, config: PredictConfig, classes: int) -> parts.Part:
     rows = [row for row in opened.unit.rows.tolist() if row in opened.done]
     best = min(config.topk, classes)
@@ -343,10 +368,7 @@ def _close(opened: _Open, plan: Plan, config: PredictConfig, classes: int) -> pa
         keys=[plan.catalogue.key(row) for row in rows],
         labels=np.array([opened.labels[row] for row in rows], np.int32),
         arrays=arrays,
-        failures=[
-            (plan.catalogue.name(row), plan.catalogue.key(row), error.stage, error.reason)
-            for row, error in sorted(opened.failed.items())
-        ],
+        failures=_failures(opened, plan),
     )
 
 

@@ -14,11 +14,10 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fashionbatch.errors import ImageError
-from fashionbatch.shards.write import ImageInfo
 
 FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 #: Pillow's JPEG reader calls a file of several pictures, as many phones make them, by this name
-_EXTENSIONS = {**FORMATS, "MPO": "jpg"}
+EXTENSIONS = {**FORMATS, "MPO": "jpg"}
 #: most pixels of an image: 100 megapixels take about 400 MB while decoding
 MAX_PIXELS = 100_000_000
 #: most bytes of an image file
@@ -49,38 +48,23 @@ def decode(data: bytes) -> Image.Image:
         >>> decode(open("hat.jpg", "rb").read()).size  # doctest: +SKIP
         (400, 533)
     """
-    image = _open(data)
+    image = open_image(data)
     try:
         if image.format == "PNG":
             image.verify()  # damage to the last rows shows in the checksums only
-            image = _open(data)
+            image = open_image(data)
         image.load()
         return _rgb(_upright(image))
     except Exception as error:  # decoders raise nearly anything on damaged bytes
         raise ImageError("decode", _reason(error)) from None
 
 
-def inspect(data: bytes, how: str) -> ImageInfo:
-    """Checks an image before it is packed.
-
-    Args:
-        data: the file's bytes.
-        how: ``decode`` decodes it whole, ``headers`` reads its size, ``none`` only its first
-            bytes.
+def open_image(data: bytes) -> Image.Image:
+    """Reads an image's header; its pixels are not decoded yet.
 
     Raises:
-        ImageError: it cannot be used.
+        ImageError: it is no JPEG, PNG or WebP file, or over a limit.
     """
-    if how == "none":
-        return ImageInfo(extension=_sniff(data))
-    image = _open(data)
-    if how == "decode":
-        decode(data)
-    extension = _EXTENSIONS[str(image.format)]
-    return ImageInfo(extension=extension, width=image.width, height=image.height)
-
-
-def _open(data: bytes) -> Image.Image:
     if not data:
         raise ImageError("decode", "the file is empty")
     if len(data) > MAX_BYTES:
@@ -96,16 +80,6 @@ def _open(data: bytes) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise ImageError("decode", f"{image.width} x {image.height} is over {MAX_PIXELS:,} pixels")
     return image
-
-
-def _sniff(data: bytes) -> str:
-    if data.startswith(b"\xff\xd8\xff"):
-        return "jpg"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "webp"
-    raise ImageError("decode", "not a JPEG, PNG or WebP image")
 
 
 def _upright(image: Image.Image) -> Image.Image:

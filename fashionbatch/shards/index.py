@@ -1,11 +1,12 @@
-"""Where each image lies: shard, offset, size, label and hash per item, in one HDF5 file."""
+"""Where each image lies and what is known of it: one column per fact, in one HDF5 file."""
 
 from __future__ import annotations
 
 import hashlib
-import tarfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,90 +14,33 @@ import numpy.typing as npt
 
 from fashionbatch import files
 from fashionbatch.errors import ShardError
-from fashionbatch.sources.base import to_text
+from fashionbatch.shards.ragged import Ragged, Texts
 
 UNKNOWN = -1
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
-_BLOCK = 512
-_COLUMNS = ("shard", "offset", "size", "label", "sha256")
+EXTENSIONS = ("jpg", "png", "webp", "jpeg")
 
-
-@dataclass(frozen=True, kw_only=True)
-class Index:
-    """Columns over the ``N`` items of a data set, grouped by shard.
-
-    Attributes:
-        key: object ``[N]`` of str, the name inside the shard without extension.
-        name: object ``[N]`` of str, the catalogue's own name.
-        shard: uint32 ``[N]``, position in the manifest's shards.
-        offset: uint64 ``[N]``, first byte of the image in its shard.
-        size: uint32 ``[N]``, length of the image in bytes.
-        label: int32 ``[N]``, position in the classes, or -1.
-        sha256: uint8 ``[N, 32]``, of the image's bytes.
-    """
-
-    key: npt.NDArray[np.object_]
-    name: npt.NDArray[np.object_]
-    shard: npt.NDArray[np.uint32]
-    offset: npt.NDArray[np.uint64]
-    size: npt.NDArray[np.uint32]
-    label: npt.NDArray[np.int32]
-    sha256: npt.NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.key)
-
-    def save(self, path: Path) -> None:
-        """Writes the columns; the same columns make the same bytes."""
-        with files.atomic(path) as temporary, h5py.File(temporary, "w") as file:
-            for column in ("key", "name"):
-                file.create_dataset(column, data=getattr(self, column), dtype=h5py.string_dtype())
-            for column in _COLUMNS:
-                file.create_dataset(
-                    column,
-                    data=getattr(self, column),
-                    fletcher32=len(self) > 0,
-                    chunks=True if len(self) else None,
-                )
-
-    @classmethod
-    def load(cls, path: Path) -> Index:
-        """Reads the columns.
-
-        Raises:
-            ShardError: the file is missing or damaged.
-        """
-        try:
-            with h5py.File(path) as file:
-                text = {c: file[c].asstr()[()] for c in ("key", "name")}
-                index = cls(**text, **{c: file[c][()] for c in _COLUMNS})
-        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ShardError(
-                f"{path} cannot be read ({reason}): pack the catalogue again"
-            ) from error
-        if len({len(getattr(index, c)) for c in ("key", "name", *_COLUMNS)}) != 1:
-            raise ShardError(f"{path} has columns of different lengths: pack the catalogue again")
-        return index
-
-    @classmethod
-    def of(cls, rows: list[IndexRow]) -> Index:
-        """From rows in order."""
-        hashes = np.frombuffer(b"".join(r.sha256 for r in rows), np.uint8).reshape(len(rows), 32)
-        return cls(
-            key=np.array([r.key for r in rows], dtype=object),
-            name=np.array([r.name for r in rows], dtype=object),
-            shard=np.array([r.shard for r in rows], dtype=np.uint32),
-            offset=np.array([r.offset for r in rows], dtype=np.uint64),
-            size=np.array([r.size for r in rows], dtype=np.uint32),
-            label=np.array([r.label for r in rows], dtype=np.int32),
-            sha256=hashes,
-        )
+#: name -> (dtype, shape of one row); what rows of the same length hold
+_NUMBERS: Mapping[str, tuple[type[np.generic], tuple[int, ...]]] = {
+    "shard": (np.uint32, ()),
+    "offset": (np.uint64, ()),
+    "size": (np.uint32, ()),
+    "label": (np.int32, ()),
+    "sha256": (np.uint8, (32,)),
+    "extension": (np.uint8, ()),
+    "width": (np.uint32, ()),
+    "height": (np.uint32, ()),
+    "group": (np.uint64, ()),
+    "box": (np.int32, (4,)),
+}
+_TEXTS = ("key", "name")
+_RAGGED = ("positive", "unknown")
+#: what reading needs: loaded on opening, so that worker processes share it
+_AT_ONCE = ("shard", "offset", "size", "label", "sha256")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexRow:
-    """One item of an :class:`Index`."""
+    """One item of an :class:`Index`; see there."""
 
     key: str
     name: str
@@ -105,53 +49,204 @@ class IndexRow:
     size: int
     label: int
     sha256: bytes
+    extension: str
+    width: int = 0
+    height: int = 0
+    group: int = 0
+    box: tuple[int, int, int, int] = (-1, -1, -1, -1)
+    positive: Sequence[int] = ()
+    unknown: Sequence[int] = ()
 
 
-def scan(path: Path, shard: int = 0) -> list[IndexRow]:
-    """Indexes the images of a tar file that was made elsewhere, by WebDataset's naming.
+class Index:
+    """Columns over the ``N`` items of a data set, grouped by shard.
 
-    A sample is all members that share a path up to the first dot of the file name; its image is
-    the member with an image's extension. Labels are not taken: their numbers have no names here.
+    Columns that reading does not need are loaded when they are first used.
 
-    Raises:
-        ShardError: it is not a tar file, is damaged, or has a key twice.
+    Attributes:
+        shard: uint32 ``[N]``, position in the manifest's shards.
+        offset: uint64 ``[N]``, first byte of the image in its shard.
+        size: uint32 ``[N]``, length of the image in bytes.
+        label: int32 ``[N]``, position in the classes, or -1.
+        sha256: uint8 ``[N, 32]``, of the image's bytes.
+        extension: uint8 ``[N]``, position in :data:`EXTENSIONS`.
+        width, height: uint32 ``[N]``, of the file in pixels; 0 where it was packed unchecked.
+        group: uint64 ``[N]``, :func:`group_id` of the product; 0 where there is none.
+        box: int32 ``[N, 4]``, x1, y1, x2, y2 in pixels; -1 where there is none.
+        key: texts ``[N]``, the name inside the shard without extension.
+        name: texts ``[N]``, the catalogue's own name.
+        positive: uint16 rows ``[N]``, attributes it has.
+        unknown: uint16 rows ``[N]``, attributes of which it is not known.
     """
-    rows: dict[str, IndexRow] = {}
-    try:
-        length = path.stat().st_size
-        with tarfile.open(path, "r:") as tar, path.open("rb") as file:
-            for member in tar:
-                folder, slash, base = member.name.rpartition("/")
-                stem, _, extension = base.partition(".")
-                if not member.isfile() or extension.lower() not in IMAGE_EXTENSIONS:
-                    continue
-                key = to_text(folder + slash + stem)
-                if key in rows:
-                    raise ShardError(
-                        f"{path} holds the key {key!r} twice: give every sample its own key"
-                    )
-                if member.offset_data + member.size > length:  # before memory is asked for
-                    raise ShardError(f"{path} ends within {member.name!r}: copy or make it again")
-                file.seek(member.offset_data)
-                data = file.read(member.size)
-                rows[key] = IndexRow(
-                    key=key,
-                    name=to_text(member.name),
-                    shard=shard,
-                    offset=member.offset_data,
-                    size=member.size,
-                    label=UNKNOWN,
-                    sha256=hashlib.sha256(data).digest(),
+
+    shard: npt.NDArray[np.uint32]
+    offset: npt.NDArray[np.uint64]
+    size: npt.NDArray[np.uint32]
+    label: npt.NDArray[np.int32]
+    sha256: npt.NDArray[np.uint8]
+    extension: npt.NDArray[np.uint8]
+    width: npt.NDArray[np.uint32]
+    height: npt.NDArray[np.uint32]
+    group: npt.NDArray[np.uint64]
+    box: npt.NDArray[np.int32]
+    key: Texts
+    name: Texts
+    positive: Ragged
+    unknown: Ragged
+
+    def __init__(self, columns: Mapping[str, Any], path: Path | None = None) -> None:
+        self.__dict__.update(columns)
+        self.path = path
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    def __getattr__(self, name: str) -> Any:
+        # only called for what is not loaded yet
+        path = self.__dict__.get("path")
+        if path is None or name not in (*_NUMBERS, *_TEXTS, *_RAGGED):
+            raise AttributeError(name)
+        with _opened(path) as file:
+            self._load(file, [name])
+        return self.__dict__[name]
+
+    def replaced(self, **columns: Any) -> Index:
+        """The same with other columns."""
+        loaded = {k: v for k, v in self.__dict__.items() if k != "path"}
+        return Index({**loaded, **columns}, self.path)
+
+    def priority(self, rows: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.uint64]:
+        """uint64 of each row: a fixed random number, drawn from its name and the seed."""
+        numbers = (priorities(self.name.raw(row), seed)[0] for row in rows.tolist())
+        return np.fromiter(numbers, np.uint64, len(rows))
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Every column as plain arrays, by the names they have in the file."""
+        arrays: dict[str, npt.NDArray[Any]] = {c: getattr(self, c) for c in _NUMBERS}
+        for column in (*_TEXTS, *_RAGGED):
+            ragged = getattr(self, column)
+            arrays |= {column: ragged.values, f"{column}_end": ragged.ends}
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Index:
+        """From :meth:`to_arrays`.
+
+        Raises:
+            KeyError: a column is missing.
+        """
+        columns: dict[str, Any] = {c: arrays[c] for c in _NUMBERS}
+        for column in (*_TEXTS, *_RAGGED):
+            kind = Texts if column in _TEXTS else Ragged
+            columns[column] = kind(arrays[column], arrays[f"{column}_end"])
+        return cls(columns)
+
+    @classmethod
+    def of(cls, rows: Sequence[IndexRow]) -> Index:
+        """From rows in order."""
+        columns: dict[str, Any] = {
+            c: np.array([getattr(r, c) for r in rows], dtype).reshape(len(rows), *shape)
+            for c, (dtype, shape) in _NUMBERS.items()
+            if c not in ("sha256", "extension")
+        }
+        digests = b"".join(r.sha256 for r in rows)
+        columns["sha256"] = np.frombuffer(digests, np.uint8).reshape(len(rows), 32)
+        columns["extension"] = np.array([EXTENSIONS.index(r.extension) for r in rows], np.uint8)
+        for column in _TEXTS:
+            columns[column] = Texts.of_texts(getattr(r, column) for r in rows)
+        for column in _RAGGED:
+            columns[column] = Ragged.of((getattr(r, column) for r in rows), np.uint16)
+        return cls(columns)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Index]) -> Index:
+        """One after the other; the numbers of the shards stay as they are."""
+        if not parts:
+            return cls.of([])
+        columns: dict[str, Any] = {
+            c: np.concatenate([getattr(p, c) for p in parts]) for c in _NUMBERS
+        }
+        for column in (*_TEXTS, *_RAGGED):
+            pieces = [getattr(p, column) for p in parts]
+            columns[column] = type(pieces[0]).joined(pieces)
+        return cls(columns)
+
+    def save(self, path: Path) -> None:
+        """Writes the columns; the same columns make the same bytes."""
+        with files.atomic(path) as temporary, h5py.File(temporary, "w") as file:
+            for name, array in self.to_arrays().items():
+                filled = len(array) > 0
+                file.create_dataset(
+                    name, data=array, fletcher32=filled, chunks=True if filled else None
                 )
-            # tarfile takes a damaged header for the end: the true end is zeros only
-            file.seek(tar.offset)
-            end = length - tar.offset
-            if end < 2 * _BLOCK or any(
-                any(piece) for piece in iter(lambda: file.read(1 << 20), b"")
-            ):
-                raise ShardError(
-                    f"{path} is damaged or cut short at byte {tar.offset}: copy or make it again"
-                )
-    except (tarfile.TarError, EOFError, OSError, UnicodeError) as error:
-        raise ShardError(f"{path} cannot be read as a tar file ({error})") from error
-    return list(rows.values())
+
+    @classmethod
+    def load(cls, path: Path) -> Index:
+        """Opens the file and reads what reading images needs.
+
+        Raises:
+            ShardError: the file is missing or damaged.
+        """
+        index = cls({}, path)
+        with _opened(path) as file:
+            index._load(file, _AT_ONCE)
+        return index
+
+    def _load(self, file: h5py.File, columns: Sequence[str]) -> None:
+        loaded: dict[str, Any] = {}
+        for column in columns:
+            array = file[column][()]
+            if column in _NUMBERS:
+                dtype, shape = _NUMBERS[column]
+                if array.dtype != dtype or array.shape[1:] != shape:
+                    raise ValueError(f"{column} is {array.dtype} {array.shape}")
+                loaded[column] = array
+                continue
+            kind = Texts if column in _TEXTS else Ragged
+            loaded[column] = kind(array, file[f"{column}_end"][()])
+            if not loaded[column].sound:
+                raise ValueError(f"{column} and {column}_end do not fit each other")
+        known = self.__dict__.get("shard", next(iter(loaded.values())))
+        if any(len(c) != len(known) for c in loaded.values()):
+            raise ValueError("columns of different lengths")
+        self.__dict__.update(loaded)
+
+
+class _opened:
+    """The file for reading; whatever is wrong with it becomes one line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> h5py.File:
+        try:
+            self.file = h5py.File(self.path)
+        except OSError as error:
+            raise self._error(error) from error
+        return self.file
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.file.close()
+        if isinstance(error, OSError | KeyError | ValueError | TypeError | AttributeError):
+            raise self._error(error) from error
+
+    def _error(self, error: BaseException) -> ShardError:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return ShardError(f"{self.path} cannot be read ({reason}): pack the catalogue again")
+
+
+def priorities(name: bytes, seed: int) -> tuple[int, int]:
+    """Two fixed random 64-bit numbers of an item: BLAKE2b of its name, keyed with the seed.
+
+    What is chosen by them does not depend on the order of a catalogue, nor on what else is in it.
+    """
+    digest = hashlib.blake2b(name, digest_size=16, key=str(seed).encode()).digest()
+    return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
+
+
+def group_id(group: str | None) -> int:
+    """A product's number in the index: 64 bits of BLAKE2b of its name; 0 for none."""
+    if group is None:
+        return 0
+    digest = hashlib.blake2b(group.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") or 1

@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fashionbatch import files
 from fashionbatch.errors import ShardError
+from fashionbatch.sources import Attribute
 
 FORMAT = "fashionbatch-shards"
 VERSION = 1
 MANIFEST = "dataset.json"
-INDEX = "index.h5"
-FAILURES = "failures.jsonl"
+#: what items without a split are listed under
+UNSPLIT = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardRecord:
+class FileRecord:
+    """A file of the data set: its name in the folder, and the SHA-256 of it, hexadecimal."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRecord(FileRecord):
     """One shard.
 
     Attributes:
-        file: its name in the data set's folder.
         split: ``"train"``, ``"val"``, ``"test"`` or ``None``.
         items: how many images it holds.
         bytes: its size.
-        sha256: of the whole file, hexadecimal.
     """
 
-    file: str
     split: str | None
     items: int
     bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +49,13 @@ class Manifest:
     Attributes:
         name: of the data set.
         classes: the vocabulary; a label is a position in it. Empty where nothing is labelled.
+        class_types: of each class its type, such as ``"upper"``, or ``None``; as many as classes.
+        attributes: what an item's ``positive`` and ``unknown`` count in.
         items: images in all shards.
-        failed: files of the catalogue that could not be packed; ``failures.jsonl`` lists them.
+        failed: what of the catalogue is not packed; the file ``failures`` lists it.
+        keys: numbers given to items so far, failed ones included; the next key.
         shards: in the order of the index.
+        index, failures: the files beside it; ``None`` for shards made elsewhere.
         source: what it was made from and how; for people, and for making it again.
         sample: it came with fashionbatch; a data set of the user's own goes before it.
     """
@@ -56,6 +65,11 @@ class Manifest:
     items: int
     failed: int
     shards: tuple[ShardRecord, ...]
+    class_types: tuple[str | None, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+    keys: int = 0
+    index: FileRecord | None = None
+    failures: FileRecord | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
     sample: bool = False
 
@@ -64,7 +78,7 @@ class Manifest:
         """Items of each split that there is; items without a split are under ``"all"``."""
         counts: dict[str, int] = {}
         for shard in self.shards:
-            split = shard.split or "all"
+            split = shard.split or UNSPLIT
             counts[split] = counts.get(split, 0) + shard.items
         return counts
 
@@ -98,9 +112,37 @@ class Manifest:
                     f"{path} has format version {version}, this fashionbatch reads {VERSION}: "
                     "pack the catalogue again, or use the fashionbatch that made it"
                 )
-            shards = tuple(ShardRecord(**shard) for shard in values.pop("shards"))
-            return cls(**{**values, "classes": tuple(values["classes"]), "shards": shards})
+            return cls(**{**values, **_typed(values)})
         except OSError as error:
             raise ShardError(f"{path} cannot be read ({error.strerror}): pack it again") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ShardError(f"{path} is damaged ({error}): pack the catalogue again") from error
+
+
+def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What JSON has as lists and objects, as tuples and records; checked."""
+    made: dict[str, Any] = {
+        "classes": _strings(values["classes"]),
+        "class_types": tuple(values["class_types"]),
+        "attributes": tuple(Attribute(**a) for a in values["attributes"]),
+        "shards": tuple(ShardRecord(**s) for s in values["shards"]),
+        "index": FileRecord(**values["index"]),
+        "failures": FileRecord(**values["failures"]),
+    }
+    if made["class_types"] and len(made["class_types"]) != len(made["classes"]):
+        raise ValueError("class_types do not fit classes")
+    for record in (*made["shards"], made["index"], made["failures"]):
+        if not isinstance(record.file, str) or Path(record.file).name != record.file:
+            raise ValueError(f"{record.file!r} is not a file of the data set's folder")
+    for shard in made["shards"]:
+        if not isinstance(shard.items, int) or not isinstance(shard.bytes, int):
+            raise ValueError(f"{shard.file} has no counts")
+    if len({s.file for s in made["shards"]}) != len(made["shards"]):
+        raise ValueError("a shard is listed twice")
+    return made
+
+
+def _strings(values: Sequence[Any]) -> tuple[str, ...]:
+    if not all(isinstance(v, str) for v in values) or len(set(values)) != len(values):
+        raise ValueError("classes are not different texts")
+    return tuple(values)

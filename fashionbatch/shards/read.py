@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from fashionbatch import files
 from fashionbatch.errors import ImageError, ShardError, UnknownNameError, UsageError
-from fashionbatch.shards.index import Index, IndexRow, scan
-from fashionbatch.shards.manifest import INDEX, MANIFEST, Manifest, ShardRecord
+from fashionbatch.shards.foreign import index_foreign
+from fashionbatch.shards.index import Index
+from fashionbatch.shards.manifest import MANIFEST, Manifest
+from fashionbatch.shards.select import NO_SPLIT, SPLITS, Selection, choose
+from fashionbatch.sources import Failure
+from fashionbatch.sources.base import from_text
+from fashionbatch.sources.webdataset import is_webdataset
 
 _OPEN_FILES = 64
 
@@ -31,16 +38,31 @@ class ShardSet:
         path: the folder, or the tar file.
         manifest: what the data set states of itself.
         index: where each item lies.
+        damaged: shards that cannot be used, from their number to the reason; reading from them
+            fails.
+        skipped: of shards made elsewhere: what is in them and is no image that can be used.
+        notes: of shards made elsewhere: what is worth knowing.
 
     Example:
         >>> shards = open_shards(Path("shards/fashion-mnist"))  # doctest: +SKIP
         >>> image_bytes = shards.read(shards.select("val")[0])  # doctest: +SKIP
     """
 
-    def __init__(self, path: Path, manifest: Manifest, index: Index) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        index: Index,
+        damaged: Mapping[int, str] | None = None,
+        skipped: Mapping[int, Sequence[Failure]] | None = None,
+        notes: Mapping[int, Sequence[str]] | None = None,
+    ) -> None:
         self.path = path
         self.manifest = manifest
         self.index = index
+        self.damaged = damaged or {}
+        self.skipped = skipped or {}
+        self.notes = notes or {}
         self._files: OrderedDict[tuple[int, int], int] = OrderedDict()
 
     def __len__(self) -> int:
@@ -59,22 +81,75 @@ class ShardSet:
         """int32 ``[N]``, -1 where unknown."""
         return self.index.label
 
+    @cached_property
+    def splits(self) -> npt.NDArray[np.int8]:
+        """int8 ``[N]``, position in ``("train", "val", "test")``, -1 where there is none."""
+        splits = [s.split for s in self.manifest.shards]
+        numbers = [NO_SPLIT if s is None else SPLITS.index(s) for s in splits]
+        return np.array(numbers, np.int8)[self.index.shard]
+
     def name(self, row: int) -> str:
         """What the catalogue calls the item."""
-        return str(self.index.name[row])
+        return self.index.name[row]
 
-    def select(self, split: str | None = None) -> Rows:
-        """The rows of a split, in order; of all without one.
+    def restricted(self, selection: Selection) -> ShardSet:
+        """The same images with the vocabulary of a selection; others lose their label.
 
         Raises:
-            UnknownNameError: there is no such split.
+            UsageError: it names classes or types that there are not.
         """
-        if split is None:
-            return np.arange(len(self), dtype=np.int64)
-        numbers = [i for i, s in enumerate(self.manifest.shards) if s.split == split]
-        if not numbers:
-            raise UnknownNameError(f"split of {self.path}", split, list(self.manifest.splits))
-        return np.flatnonzero(np.isin(self.index.shard, numbers)).astype(np.int64)
+        kept = selection.vocabulary(self.classes, self.manifest.class_types, self.path)
+        if kept == self.classes:
+            return self
+        places = {name: i for i, name in enumerate(kept)}
+        table = np.array([*(places.get(c, -1) for c in self.classes), -1], np.int32)
+        types = self.manifest.class_types
+        manifest = replace(
+            self.manifest,
+            classes=kept,
+            class_types=tuple(types[self.classes.index(c)] for c in kept) if types else (),
+        )
+        index = self.index.replaced(label=table[self.labels])
+        return ShardSet(self.path, manifest, index, self.damaged, self.skipped, self.notes)
+
+    def select(
+        self,
+        split: str | None = None,
+        selection: Selection | None = None,
+        capped: Sequence[str | None] = (None, "train"),
+    ) -> Rows:
+        """The rows of a split, in order; of all without one.
+
+        Args:
+            split: ``"train"``, ``"val"``, ``"test"``, or ``"all"`` for items without a split.
+            selection: what of them to take.
+            capped: the splits in which the selection's ``per_class`` holds.
+
+        Raises:
+            UnknownNameError: there is no such split, class or type.
+
+        Example:
+            >>> shards.select("train", Selection(per_class=600))  # doctest: +SKIP
+        """
+        rows = np.arange(len(self), dtype=np.int64)
+        if split is not None:
+            if split not in self.manifest.splits:
+                raise UnknownNameError(f"split of {self.path}", split, list(self.manifest.splits))
+            wanted = SPLITS.index(split) if split in SPLITS else NO_SPLIT
+            rows = np.flatnonzero(self.splits == wanted)
+        if selection is None or selection.everything:
+            return rows
+        if selection.classes or selection.category_type:
+            labels = self.restricted(selection).labels
+            rows = rows[labels[rows] >= 0]
+        chosen = choose(
+            selection,
+            label=self.labels[rows],
+            split=self.splits[rows],
+            priority=lambda places: self.index.priority(rows[places], selection.seed),
+            capped=capped,
+        )
+        return rows[chosen]
 
     def read(self, row: int) -> bytes:
         """The image file's bytes.
@@ -83,19 +158,23 @@ class ShardSet:
             ImageError: the bytes are not the ones that were packed.
             ShardError: the shard is missing or shorter than indexed.
         """
-        number = int(self.index.shard[row])
-        offset, size = int(self.index.offset[row]), int(self.index.size[row])
-        data = os.pread(self._descriptor(number), size, offset)
+        index = self.index
+        number = index.shard.item(row)
+        size = index.size.item(row)
+        data = os.pread(self._descriptor(number), size, index.offset.item(row))
         if len(data) != size:
             raise ShardError(
-                f"{self._file(number)} ends within item {self.name(row)!r}: copy or pack it again"
+                f"{self.file(number)} ends within item {self.name(row)!r}: copy or pack it again"
             )
-        if hashlib.sha256(data).digest() != self.index.sha256[row].tobytes():
+        if hashlib.sha256(data).digest() != index.sha256[row].tobytes():
             raise ImageError("read", "the bytes are not the ones that were packed (SHA-256)")
         return data
 
-    def _file(self, number: int) -> Path:
-        return self.path / self.manifest.shards[number].file if self.path.is_dir() else self.path
+    def file(self, number: int) -> Path:
+        """Where a shard lies."""
+        if not self.path.is_dir():
+            return self.path
+        return self.path / from_text(self.manifest.shards[number].file)
 
     def _descriptor(self, number: int) -> int:
         # keyed by process: a fork must not share file positions or close its parent's files
@@ -103,11 +182,13 @@ class ShardSet:
         if key in self._files:
             self._files.move_to_end(key)
             return self._files[key]
+        if number in self.damaged:
+            raise ShardError(self.damaged[number])
         try:
-            descriptor = os.open(self._file(number), os.O_RDONLY)
+            descriptor = os.open(self.file(number), os.O_RDONLY)
         except OSError as error:
             raise ShardError(
-                f"{self._file(number)} cannot be read ({error.strerror}): copy or pack it again"
+                f"{self.file(number)} cannot be read ({error.strerror}): copy or pack it again"
             ) from error
         self._files[key] = descriptor
         if len(self._files) > _OPEN_FILES:
@@ -119,65 +200,73 @@ class ShardSet:
 
 def is_shards(path: Path) -> bool:
     """Whether a data set, a folder of tar files, or a tar file lies at ``path``."""
-    if path.is_dir():
-        return (path / MANIFEST).exists() or any(path.glob("*.tar"))
-    return path.suffix == ".tar" and path.exists()
+    return (path / MANIFEST).exists() or is_webdataset(path)
 
 
-def open_shards(path: Path) -> ShardSet:
-    """Opens a data set made by ``shard``, or tar files made elsewhere (these are scanned).
+def open_shards(path: Path, *, strict: bool = True) -> ShardSet:
+    """Opens a data set made by ``shard``, or tar files made elsewhere (scanned on first use).
+
+    Args:
+        path: a folder, or a tar file.
+        strict: a damaged shard is an error; otherwise it is listed in ``damaged``.
 
     Raises:
         UsageError: nothing lies there.
         ShardError: it is no data set, or is damaged.
     """
+    refuse_url(path)
     if not path.exists():
         raise UsageError(f"{path} does not exist: name a data set made by `fashionbatch shard`")
-    if (path / MANIFEST).exists():
-        return _open_own(path)
     if not is_shards(path):
         raise ShardError(
             f"{path} holds no shards (no {MANIFEST}, no *.tar): "
             f"pack it first with `fashionbatch shard {path}`"
         )
-    return _open_foreign(path, sorted(path.glob("*.tar")) if path.is_dir() else [path])
+    opened = _open_own(path) if (path / MANIFEST).exists() else _open_foreign(path)
+    if strict and opened.damaged:
+        raise ShardError(next(iter(opened.damaged.values())))
+    return opened
+
+
+def refuse_url(path: Path) -> None:
+    """Refuses addresses: ``pipe:`` ones run programs, others are not read here.
+
+    Raises:
+        UsageError: it is one.
+    """
+    found = re.match(r"([a-z][a-z0-9+.-]+):", str(path), re.IGNORECASE)
+    if found and not path.exists():
+        why = "runs a program" if found[1].lower() == "pipe" else "is not read"
+        raise UsageError(f"{path}: an address {found[1]}: {why}; name a file or folder")
 
 
 def _open_own(path: Path) -> ShardSet:
     manifest = Manifest.load(path)
-    index = Index.load(path / INDEX)
+    assert manifest.index is not None
+    index = Index.load(path / manifest.index.file)
     counts = np.bincount(index.shard, minlength=len(manifest.shards)).tolist()
-    for shard, count in zip(manifest.shards, counts, strict=False):
+    if len(counts) != len(manifest.shards) or len(index) != manifest.items:
+        raise ShardError(
+            f"{path / manifest.index.file} does not fit {MANIFEST}: pack the catalogue again"
+        )
+    damaged = {}
+    for number, (shard, count) in enumerate(zip(manifest.shards, counts, strict=True)):
         file = path / shard.file
-        size = file.stat().st_size if file.exists() else None
-        if size is None:
-            raise ShardError(f"{file} is missing: copy it again, or pack the catalogue again")
+        try:
+            size = file.stat().st_size
+        except OSError as error:
+            damaged[number] = (
+                f"{file} is missing ({error.strerror}): copy it again, or pack the catalogue again"
+            )
+            continue
         if size != shard.bytes or count != shard.items:
-            raise ShardError(
+            damaged[number] = (
                 f"{file} has {size} bytes and {count} indexed items, {MANIFEST} states "
                 f"{shard.bytes} and {shard.items}: copy it again, or pack the catalogue again"
             )
-    if len(counts) != len(manifest.shards) or len(index) != manifest.items:
-        raise ShardError(f"{path / INDEX} does not fit {MANIFEST}: pack the catalogue again")
-    return ShardSet(path, manifest, index)
+    return ShardSet(path, manifest, index, damaged)
 
 
-def _open_foreign(path: Path, tars: Sequence[Path]) -> ShardSet:
-    rows: list[IndexRow] = []
-    records = []
-    for number, tar in enumerate(tars):
-        found = scan(tar, number)
-        rows += found
-        records.append(
-            ShardRecord(
-                file=tar.name,
-                split=None,
-                items=len(found),
-                bytes=tar.stat().st_size,
-                sha256=files.sha256(tar),
-            )
-        )
-    manifest = Manifest(
-        name=path.stem, classes=(), items=len(rows), failed=0, shards=tuple(records)
-    )
-    return ShardSet(path, manifest, Index.of(rows))
+def _open_foreign(path: Path) -> ShardSet:
+    found = index_foreign(path)
+    return ShardSet(path, found.manifest, found.index, found.damaged, found.skipped, found.notes)

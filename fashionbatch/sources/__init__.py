@@ -7,10 +7,10 @@ from typing import Any
 
 from fashionbatch import registry
 from fashionbatch.errors import SourceError, UsageError
-from fashionbatch.sources.base import Item, Source
+from fashionbatch.sources.base import Attribute, Failure, Item, Source
 from fashionbatch.specs import SourceSpec
 
-__all__ = ["Item", "Source", "open_source"]
+__all__ = ["Attribute", "Failure", "Item", "Source", "open_source"]
 
 
 def open_source(path: Path, name: str | None = None, **options: Any) -> Source:
@@ -26,7 +26,7 @@ def open_source(path: Path, name: str | None = None, **options: Any) -> Source:
         SourceError: no source reads it.
     """
     if not path.exists():
-        raise UsageError(f"{path} does not exist: name a folder of photographs")
+        raise UsageError(f"{path} does not exist: name a folder of photographs, a table, or shards")
     if name is not None:
         component = registry.find("source", name)
     else:
@@ -37,12 +37,19 @@ def open_source(path: Path, name: str | None = None, **options: Any) -> Source:
                 f"{path} is not a catalogue that an installed source reads "
                 f"({', '.join(c.spec.name for c in known)}): name a folder of photographs"
             )
+        # a folder of tar files is a folder too: who recognizes more goes first
+        able = [c for c in able if not _generic(c)] or able
         if len(able) > 1:
             names = " or ".join(f"--source {c.spec.name}" for c in able)
             raise UsageError(f"{path} can be read in several ways: choose {names}")
         component = able[0]
     source: Source = registry.create(component, path, **options)
     return source
+
+
+def _generic(component: registry.Component) -> bool:
+    assert isinstance(component.spec, SourceSpec)
+    return component.spec.generic
 
 
 def _reads(component: registry.Component, path: Path) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 
@@ -14,39 +17,119 @@ from typing import Any
 class Item:
     """One photograph of a catalogue.
 
+    Its bytes are ``data``; or the file ``path``; or, with ``offset``, ``size`` bytes of that file.
+
     Attributes:
         name: what the catalogue calls it, such as its path below the folder, with ``/``; valid
-            UTF-8 (see :func:`to_text`) and unique in the catalogue.
-        path: the file that holds it; or ``data``, the bytes themselves.
+            UTF-8 (see :func:`to_text`). Of two items with the same name one is left out.
+        path: the file that holds it.
+        data: the bytes themselves, for small catalogues.
+        offset: first byte within ``path``, or whatever the source's own ``read`` makes of it.
+        size: length in bytes, with ``offset``.
         label: its class, or ``None``.
         split: ``"train"``, ``"val"``, ``"test"``, or ``None`` where the catalogue has no splits.
+        group: what must not be torn apart by a split, such as the product; or ``None``.
+        positive: attributes it has, as positions in the source's ``attributes``, ascending.
+        unknown: attributes of which the catalogue does not know whether it has them; all others
+            are negative. To be masked in training.
+        box: ``(x1, y1, x2, y2)`` of the garment, in pixels of the file.
+        landmarks: ``(visibility, x, y)`` each, in pixels of the file; visibility 0 visible, 1
+            occluded, 2 cut off.
         metadata: whatever else the catalogue knows, as JSON values.
+        line: of the catalogue's file, for messages.
     """
 
     name: str
     path: Path | None = None
     data: bytes | None = None
+    offset: int | None = None
+    size: int | None = None
     label: str | None = None
     split: str | None = None
+    group: str | None = None
+    positive: tuple[int, ...] = ()
+    unknown: tuple[int, ...] = ()
+    box: tuple[int, int, int, int] | None = None
+    landmarks: tuple[tuple[int, int, int], ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    line: int | None = None
 
     def read(self) -> bytes:
         """The image file's bytes.
 
         Raises:
-            OSError: the file cannot be read.
+            OSError: the file cannot be read, or is not a regular one.
         """
         if self.data is not None:
             return self.data
         if self.path is None:
             raise ValueError(f"item {self.name!r} has neither path nor data")
-        if self.path.exists() and not self.path.is_file():
-            raise OSError(errno.EINVAL, "not a regular file")  # a named pipe would hang
-        return self.path.read_bytes()
+        # not blocking: opening a named pipe would wait for its writer for ever
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+            if self.offset is None:
+                return _all(descriptor, status.st_size)
+            data = os.pread(descriptor, self.size or 0, self.offset)
+            if len(data) != self.size:
+                raise OSError(errno.EIO, f"{to_text(self.path.name)} ends within the image")
+            return data
+        finally:
+            os.close(descriptor)
+
+
+def _all(descriptor: int, size: int) -> bytes:
+    data = os.read(descriptor, size + 1)  # one more, to see that it has not grown
+    if len(data) == size:
+        return data
+    pieces = [data]  # over 2 GiB, or growing
+    while piece := os.read(descriptor, 1 << 20):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Something of the catalogue that is not packed, and why.
+
+    Attributes:
+        name: of the item or file, as :class:`Item` has it.
+        stage: where it was given up: ``"source"``, ``"read"`` or ``"decode"``.
+        reason: why, in a few words.
+        line: of the catalogue's file, where it has lines.
+    """
+
+    name: str
+    stage: str
+    reason: str
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribute:
+    """Something that an image can have or not have beside its class.
+
+    Attributes:
+        name: such as ``"floral print"``.
+        type: such as ``"texture"``, or ``None``.
+    """
+
+    name: str
+    type: str | None = None
 
 
 class Source:
     """Base class of catalogues; a subclass overrides :meth:`items`.
+
+    Items are streamed: a source of ten million does not hold them. Instances travel to worker
+    processes, so what they hold is small and can be pickled.
+
+    Attributes:
+        class_types: from a class to its type, such as ``{"jeans": "lower"}``; complete when
+            :meth:`items` has come to its end.
+        attributes: what :attr:`Item.positive` counts in; complete before the first item.
 
     Example::
 
@@ -59,13 +142,28 @@ class Source:
                     yield fashionbatch.Item(name=line, path=self.path.parent / line)
     """
 
-    def items(self) -> Iterator[Item]:
+    class_types: Mapping[str, str] = MappingProxyType({})
+    attributes: Sequence[Attribute] = ()
+
+    def items(self) -> Iterator[Item | Failure]:
         """All items, always in the same order for the same catalogue.
+
+        What is no item but should not be lost without a word (an unusable row, a file of another
+        kind) is yielded as a :class:`Failure`.
 
         Raises:
             SourceError: the catalogue is empty or contradicts itself.
         """
         raise NotImplementedError  # the one method a subclass must write
+
+    def read(self, item: Item) -> bytes:
+        """The bytes of an item's image file; called in worker processes.
+
+        Raises:
+            OSError: they cannot be read.
+            ImageError: they can be read and not be used.
+        """
+        return item.read()
 
 
 def to_text(name: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from fashionbatch.errors import SourceError, UsageError
-from fashionbatch.sources.base import Item, Source, to_text
+from fashionbatch.sources.base import Failure, Item, Source, to_text
 
 #: what people call the splits -> what we call them
 SPLIT_FOLDERS = {
@@ -50,13 +51,15 @@ def is_folder(path: Path) -> bool:
 
 
 class FolderSource(Source):
-    """Every file below a folder, except hidden ones, in the order of their names.
+    """Every file below a folder, in the order of their names.
 
     The layout ``classes`` takes the first folder below the root as the label, ``flat`` takes no
     labels. Where all folders at the top are named like splits (``train``, ``val``, ``valid``,
     ``validation``, ``test``), they are the splits and the layout starts below them. ``auto`` is
-    ``classes`` where all files lie in folders and ``flat`` where none does. A file beside folders
-    that has no image's suffix (``README.md``, ``LICENSE``) is about the catalogue, not in it.
+    ``classes`` where all files lie in folders and ``flat`` where none does.
+
+    Hidden files, what file managers leave behind, and files beside class folders that have no
+    image's suffix (``README.md``) are yielded as failures: they are about the catalogue, not in it.
 
     Args:
         path: of the folder. Symbolic links are followed; a loop of links ends at its first round.
@@ -76,71 +79,130 @@ class FolderSource(Source):
         self.path = path
         self.layout = layout
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[Item | Failure]:
         """See :class:`fashionbatch.Source`.
 
         Raises:
             SourceError: it holds no file, or files lie both beside and in folders.
         """
+        empty = True
         try:
-            files = list(walk(self.path))
+            shape = _shape(self.path, self.layout)
+            for parts, reason in walk(self.path):
+                name = to_text("/".join(parts))
+                rest = parts[int(shape.splits) :]
+                if reason is None and shape.nested and len(rest) < 2 and not _is_image(parts[-1]):
+                    reason = "it lies beside the folders and has no image's suffix"
+                if reason is not None:
+                    yield Failure(name=name, stage="source", reason=reason)
+                    continue
+                empty = False
+                yield Item(
+                    name=name,
+                    path=self.path.joinpath(*parts),
+                    label=to_text(rest[0]) if shape.labelled and len(rest) > 1 else None,
+                    split=SPLIT_FOLDERS[parts[0].lower()] if shape.splits else None,
+                )
         except OSError as error:
             raise SourceError(
                 f"{error.filename} cannot be listed ({error.strerror}): mend its permissions, or "
                 "leave it out"
             ) from error
-        if any(len(parts) > 1 for parts in files):
-            files = [p for p in files if len(p) > 1 or Path(p[0]).suffix.lower() in IMAGE_SUFFIXES]
-        if not files:
+        if empty:
             raise SourceError(f"{self.path} holds no files: name a folder with photographs in it")
-        first = {parts[0] for parts in files if len(parts) > 1}
-        beside = any(len(parts) == 1 for parts in files)
-        splits = bool(first) and not beside and all(f.lower() in SPLIT_FOLDERS for f in first)
-        labelled = self._labelled(files, skip=int(splits))
-        for parts in files:
-            rest = parts[1:] if splits else parts
-            yield Item(
-                name=to_text("/".join(parts)),
-                path=self.path.joinpath(*parts),
-                label=to_text(rest[0]) if labelled and len(rest) > 1 else None,
-                split=SPLIT_FOLDERS[parts[0].lower()] if splits else None,
-            )
-
-    def _labelled(self, files: list[tuple[str, ...]], *, skip: int) -> bool:
-        depths = [len(parts) - skip for parts in files]
-        if self.layout == "flat" or max(depths) == 1:
-            return False
-        if min(depths) == 1 and self.layout == "auto":
-            loose = next("/".join(p) for p in files if len(p) - skip == 1)
-            nested = next("/".join(p) for p in files if len(p) - skip > 1)
-            raise SourceError(
-                f"{self.path} holds files beside folders ({loose!r}, {nested!r}): say --layout "
-                "classes (folders are classes, other files have no label) or --layout flat"
-            )
-        return True
 
 
-def walk(root: Path) -> Iterator[tuple[str, ...]]:
-    """The path below ``root`` of every file, as parts, sorted; hidden files are left out."""
+@dataclass(frozen=True)
+class _Shape:
+    """Whether the top folders are splits; whether there are folders below; whether these are
+    classes."""
+
+    splits: bool
+    nested: bool
+    labelled: bool
+
+
+def _shape(root: Path, layout: str) -> _Shape:
+    """Found by looking at the top two levels only, however many files there are."""
+    loose, folders = _level(root)
+    splits = bool(folders) and not loose and all(f.lower() in SPLIT_FOLDERS for f in folders)
+    tops = [root / folder for folder in folders] if splits else [root]
+    nested = False
+    beside: str | None = None
+    below: str | None = None
+    for top in tops:
+        mine, inner = _level(top)
+        nested = nested or bool(inner)
+        prefix = f"{top.name}/" if splits else ""
+        beside = beside or (f"{prefix}{mine}" if mine else None)
+        below = below or (f"{prefix}{inner[0]}/" if inner else None)
+    if layout == "auto" and beside and below:
+        raise SourceError(
+            f"{root} holds files beside folders ({beside!r}, {below!r}): say --layout "
+            "classes (folders are classes, other files have no label) or --layout flat"
+        )
+    return _Shape(splits=splits, nested=nested, labelled=nested and layout != "flat")
+
+
+def _level(folder: Path) -> tuple[str | None, list[str]]:
+    """A file that lies in the folder, and the folders in it that hold files; sorted.
+
+    Beside folders only an image counts as a file.
+    """
+    files: list[str] = []
+    folders: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _left_out(entry.name):
+                continue
+            if _is_folder(entry):
+                if next(_visible(Path(entry.path)), None) is not None:
+                    folders.append(entry.name)
+            elif len(files) < 1 or _is_image(entry.name):
+                files = [min([f for f in files if _is_image(f)] + [entry.name])]
+    if folders:
+        files = [f for f in files if _is_image(f)]
+    return (files[0] if files else None), sorted(folders)
+
+
+def _visible(folder: Path) -> Iterator[tuple[str, ...]]:
+    return (parts for parts, reason in walk(folder) if reason is None)
+
+
+def _is_image(name: str) -> bool:
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _left_out(name: str) -> str | None:
+    """Why a name is not part of a catalogue."""
+    if name.startswith("."):
+        return "it is hidden"
+    return "a file manager left it" if name.lower() in CLUTTER else None
+
+
+def walk(root: Path) -> Iterator[tuple[tuple[str, ...], str | None]]:
+    """The path below ``root`` of every file, as parts, sorted; and why it is to be left out.
+
+    A hidden folder comes as one entry.
+    """
     yield from _walk(os.fspath(root), (), frozenset())
 
 
 def _walk(
     folder: str, parts: tuple[str, ...], seen: frozenset[tuple[int, int]]
-) -> Iterator[tuple[str, ...]]:
+) -> Iterator[tuple[tuple[str, ...], str | None]]:
     status = os.stat(folder)
     here = (status.st_dev, status.st_ino)
     if here in seen:  # a symbolic link back to a folder we are in
         return
-    with os.scandir(folder) as entries:
-        ordered = sorted(entries, key=lambda e: e.name)
-    for entry in ordered:
-        if entry.name.startswith(".") or entry.name.lower() in CLUTTER:
-            continue
-        if _is_folder(entry):
-            yield from _walk(entry.path, (*parts, entry.name), seen | {here})
+    with os.scandir(folder) as entries:  # a name and a flag of each: there may be millions
+        ordered = sorted((entry.name, _is_folder(entry)) for entry in entries)
+    for name, is_folder in ordered:
+        reason = _left_out(name)
+        if is_folder and reason is None:
+            yield from _walk(os.path.join(folder, name), (*parts, name), seen | {here})  # noqa: PTH118  # a Path for each folder is slow
         else:
-            yield (*parts, entry.name)
+            yield (*parts, name), reason
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

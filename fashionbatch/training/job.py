@@ -11,16 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fashionbatch import config as configs
 from fashionbatch import registry
 from fashionbatch.config import TrainConfig
 from fashionbatch.errors import SourceError, UsageError
 from fashionbatch.models import device as devices
 from fashionbatch.models import freeze
 from fashionbatch.models.build import Classifier, build, find_backbone, load_weights
+from fashionbatch.parse import parse_choice, parse_hidden, parse_unfreeze
 from fashionbatch.pipeline.batches import default_workers
 from fashionbatch.registry import Component
 from fashionbatch.shards.read import ShardSet, open_shards
+from fashionbatch.shards.select import SPLITS, Selection
 from fashionbatch.specs import BackboneSpec, HeadSpec, Preprocessing
 from fashionbatch.training.checkpoint import seed_everything
 
@@ -88,8 +89,9 @@ def prepare(config: TrainConfig, data: Path, *, fetch: bool = True) -> Job:
         FashionbatchError: what cannot work, in one line.
     """
     component, spec = find_backbone(config.backbone)
-    shards = open_shards(data)
-    rows = _rows(shards, config.limit)
+    selection = Selection(**config.selection())
+    shards = open_shards(data).restricted(selection)
+    rows = _rows(shards, selection, config.limit)
     preprocessing = spec.preprocessing
     if config.img_size is not None:
         preprocessing = preprocessing.with_size(config.img_size)
@@ -98,9 +100,7 @@ def prepare(config: TrainConfig, data: Path, *, fetch: bool = True) -> Job:
             {**preprocessing.to_json(), "crop_mode": config.crop_mode}
         )
     head = HeadSpec(
-        hidden=spec.head.hidden
-        if config.head_hidden is None
-        else configs.parse_hidden(config.head_hidden),
+        hidden=spec.head.hidden if config.head_hidden is None else parse_hidden(config.head_hidden),
         dropout=spec.head.dropout if config.head_dropout is None else config.head_dropout,
     )
     config = _resolve(config, data, shards, preprocessing, head)
@@ -109,10 +109,10 @@ def prepare(config: TrainConfig, data: Path, *, fetch: bool = True) -> Job:
     model = build(component, preprocessing, head, len(shards.classes))
     blocks = freeze.block_names(model.backbone, spec.blocks)
     assert config.unfreeze is not None
-    freeze.unfreeze(model, blocks, configs.parse_unfreeze(config.unfreeze))
+    freeze.unfreeze(model, blocks, parse_unfreeze(config.unfreeze))
     used = [component, registry.find("optimizer", config.opt)]
-    used.append(registry.find("schedule", configs.parse_choice(config.sched)[0]))
-    used += [registry.find("regularizer", configs.parse_choice(r)[0]) for r in config.regularizers]
+    used.append(registry.find("schedule", parse_choice(config.sched)[0]))
+    used += [registry.find("regularizer", parse_choice(r)[0]) for r in config.regularizers]
     # last, because a file may have to be fetched: everything else is known to work by now
     origin = config.weights
     if fetch or config.weights not in spec.weights:
@@ -135,7 +135,9 @@ def prepare(config: TrainConfig, data: Path, *, fetch: bool = True) -> Job:
     )
 
 
-def _rows(shards: ShardSet, limit: int | None) -> dict[str, npt.NDArray[np.int64]]:
+def _rows(
+    shards: ShardSet, selection: Selection, limit: int | None
+) -> dict[str, npt.NDArray[np.int64]]:
     if not shards.classes:
         raise SourceError(
             f"{shards.path} has no labels to train on: pack a folder of class folders"
@@ -145,9 +147,9 @@ def _rows(shards: ShardSet, limit: int | None) -> dict[str, npt.NDArray[np.int64
             f"{shards.path} has one class only ({shards.classes[0]!r}): two are needed to train"
         )
     rows: dict[str, npt.NDArray[np.int64]] = {}
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         if split in shards.manifest.splits:
-            chosen = shards.select(split)
+            chosen = shards.select(split, selection)
             chosen = chosen[shards.labels[chosen] >= 0]
             if limit is not None and len(chosen) > limit:
                 # spread over the split: its end may hold other classes than its start

@@ -15,12 +15,12 @@ import tomli_w
 import torch
 from torch import nn
 
-from fashionbatch import config as configs
 from fashionbatch import files, registry
 from fashionbatch.errors import TrainingError, UsageError
 from fashionbatch.models import card as cards
 from fashionbatch.models import freeze
 from fashionbatch.models.card import ModelCard
+from fashionbatch.parse import parse_choice, parse_options, parse_unfreeze
 from fashionbatch.specs import OptimizerSpec
 from fashionbatch.training import bottleneck, loop
 from fashionbatch.training.checkpoint import seed_everything
@@ -175,18 +175,18 @@ def _setup(job: Job, tell: Tell, title: str) -> loop.Setup:
     config = job.config
     assert config.unfreeze is not None
     assert config.freeze_epochs is not None
-    count = configs.parse_unfreeze(config.unfreeze)
-    name, options = configs.parse_choice(config.sched)
+    count = parse_unfreeze(config.unfreeze)
+    name, options = parse_choice(config.sched)
     schedule = registry.create(registry.find("schedule", name), config.epochs, **options)
     regularizers = []
     for text in config.regularizers:
-        name, options = configs.parse_choice(text)
+        name, options = parse_choice(text)
         regularizers.append(registry.create(registry.find("regularizer", name), **options))
     optimizer = registry.find("optimizer", config.opt)
     assert isinstance(optimizer.spec, OptimizerSpec)
     common = {"momentum": config.momentum, "weight_decay": config.weight_decay}
     opt_options = {k: v for k, v in common.items() if k in optimizer.spec.options}
-    opt_options |= configs.parse_options(config.opt_kwargs, "--opt-kwargs")
+    opt_options |= parse_options(config.opt_kwargs, "--opt-kwargs")
 
     def make(parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
         made: torch.optim.Optimizer = registry.create(optimizer, parameters, lr=lr, **opt_options)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fashionbatch import registry
-from fashionbatch.config import parse_choice
+from fashionbatch.parse import parse_choice
 from fashionbatch.errors import UsageError
 from fashionbatch.models.build import Head
 from fashionbatch.specs import HeadSpec

@@ -1,0 +1,96 @@
+"""What happens to an image before it is packed: looked at, and made smaller if that is wished."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import PIL
+from PIL import Image, features
+
+from fashionbatch.errors import ImageError
+from fashionbatch.pipeline import headers
+from fashionbatch.pipeline.decode import EXTENSIONS, MAX_BYTES, MAX_PIXELS, decode, open_image
+from fashionbatch.shards.pack import Prepared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingest:
+    """Prepares images for packing; called with a file's bytes, in worker processes.
+
+    Attributes:
+        check: ``decode`` decodes it whole, ``headers`` reads kind and size, ``none`` only looks at
+            the first bytes.
+        resize: length in pixels of the side ``side`` that a larger image gets; smaller ones, and
+            all without it, keep their bytes.
+        side: ``shorter`` or ``longer``.
+        quality: of the JPEG that a resized image becomes, 1 to 100, without chroma subsampling
+            from 90 on.
+    """
+
+    check: str
+    resize: int | None = None
+    side: str = "shorter"
+    quality: int = 92
+
+    def __call__(self, data: bytes) -> Prepared:
+        """Prepares one image.
+
+        Raises:
+            ImageError: it cannot be used.
+        """
+        if self.resize is not None:
+            return self._resized(data, self.resize)
+        if self.check == "none":
+            return Prepared(data=data, extension=_kind(data))
+        if self.check == "headers":
+            found = headers.size(data)
+            if found and found[0] * found[1] <= MAX_PIXELS and len(data) <= MAX_BYTES:
+                return Prepared(data=data, extension=_kind(data), width=found[0], height=found[1])
+        image = open_image(data)
+        if self.check == "decode":
+            decode(data)
+        return Prepared(
+            data=data,
+            extension=EXTENSIONS[str(image.format)],
+            width=image.width,
+            height=image.height,
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides about the bytes; with the decoder's version where pixels are made anew."""
+        settings = asdict(self)
+        if self.resize is not None:
+            jpeg = features.version("libjpeg_turbo") or features.version("jpg")
+            settings["encoder"] = f"Pillow {PIL.__version__}, JPEG library {jpeg}"
+        return settings
+
+    def _resized(self, data: bytes, target: int) -> Prepared:
+        opened = open_image(data)
+        extension = EXTENSIONS[str(opened.format)]
+        image = decode(data)
+        choose = min if self.side == "shorter" else max
+        factor = target / choose(image.size)
+        if factor >= 1:
+            return Prepared(
+                data=data, extension=extension, width=opened.width, height=opened.height
+            )
+        width, height = (max(1, round(length * factor)) for length in image.size)
+        small = image.resize((width, height), Image.Resampling.LANCZOS)
+        file = io.BytesIO()
+        sampling = 0 if self.quality >= 90 else 2
+        small.save(file, "JPEG", quality=self.quality, subsampling=sampling, optimize=True)
+        return Prepared(
+            data=file.getvalue(), extension="jpg", width=width, height=height, original=image.size
+        )
+
+
+def _kind(data: bytes) -> str:
+    if len(data) > MAX_BYTES:
+        raise ImageError("decode", f"the file has over {MAX_BYTES >> 20} MiB")
+    found = headers.sniff(data)
+    if found is None:
+        raise ImageError("decode", "not a JPEG, PNG or WebP image" if data else "the file is empty")
+    return found

@@ -1,0 +1,318 @@
+"""One shard: reads its items, checks them, writes the tar file and what is known of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fashionbatch import files
+from fashionbatch.errors import ImageError, UsageError
+from fashionbatch.shards.index import UNKNOWN, Index, IndexRow
+from fashionbatch.shards.manifest import ShardRecord
+from fashionbatch.shards.plan import ShardTask
+from fashionbatch.shards.spool import Spool
+from fashionbatch.sources import Failure, Item, Source
+
+_BLOCK = 512
+_END = b"\0" * (2 * _BLOCK)  # a tar file ends with two empty blocks
+_PART = ".npz"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """An image that is fit to be packed.
+
+    Attributes:
+        data: the file's bytes: the catalogue's own, or made anew.
+        extension: ``jpg``, ``png`` or ``webp``.
+        width, height: in pixels; 0 where they were not looked at.
+        original: width and height of the catalogue's file, where it was made anew.
+    """
+
+    data: bytes
+    extension: str
+    width: int = 0
+    height: int = 0
+    original: tuple[int, int] | None = None
+
+
+#: looks at an image's bytes; raises ImageError where they cannot be used
+Prepare = Callable[[bytes], Prepared]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packer:
+    """Writes shards of one plan; travels to the worker processes.
+
+    Attributes:
+        source: reads the items.
+        prepare: checks each image.
+        spool: the file that holds the items.
+        classes: the vocabulary.
+        data: the folder that shards go to.
+        work: the folder of what is known of each finished shard.
+        added: where finished shards can lie already, if a data set grows.
+        settings: whatever else decides about bytes; a shard that was written with others is
+            written again.
+    """
+
+    source: Source
+    prepare: Prepare
+    spool: Path
+    classes: tuple[str, ...]
+    data: Path
+    work: Path
+    added: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def pack(self, task: ShardTask) -> Packed:
+        """Writes a shard, unless it is there already, whole and of this plan.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        spool = Spool(self.spool)
+        try:
+            records = [spool.record(offset) for offset in task.offset.tolist()]
+            digest = hashlib.sha256(files.fingerprint([task.file, task.key, self.classes]).encode())
+            digest.update(files.fingerprint(dict(self.settings)).encode())
+            for record in records:
+                digest.update(record)
+            fingerprint = digest.hexdigest()
+            done = self.find(task.file, fingerprint)
+            if done is not None:
+                return done
+            return self._write(task, [spool.item(r) for r in records], fingerprint)
+        finally:
+            spool.close()
+
+    def find(self, file: str, fingerprint: str) -> Packed | None:
+        """What is known of a shard that an interrupted run has finished."""
+        part = self.work / f"{file}{_PART}"
+        try:
+            about = _load_about(part)
+            if about.pop("fingerprint") != fingerprint:
+                return None
+            packed = _packed(about, part)
+            for folder in filter(None, (self.data, self.added)):
+                path = folder / file
+                if path.exists() and files.sha256(path) == packed.record.sha256:
+                    return packed
+        except (OSError, ValueError, KeyError, TypeError):  # cut short: written again
+            return None
+        return None
+
+    def _write(self, task: ShardTask, items: list[Item], fingerprint: str) -> Packed:
+        failures: list[Failure] = []
+        rows: list[IndexRow] = []
+        labels = {name: i for i, name in enumerate(self.classes)}
+        path = self.data / task.file
+        temporary = self.work / f".{task.file}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        try:
+            with _Tar(temporary) as tar:
+                for number, item in enumerate(items):
+                    try:
+                        prepared = self._prepared(item)
+                    except ImageError as error:
+                        failures.append(
+                            Failure(
+                                name=item.name,
+                                stage=error.stage,
+                                reason=error.reason,
+                                line=item.line,
+                            )
+                        )
+                        continue
+                    key = f"{task.key + number:09d}"
+                    label = UNKNOWN if item.label is None else labels[item.label]
+                    group = int(task.group[number])
+                    rows.append(_add(tar, key, item, prepared, label, group))
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        record = ShardRecord(
+            file=task.file,
+            split=task.split,
+            items=len(rows),
+            bytes=tar.size,
+            sha256=tar.sha256,
+        )
+        about = {"record": asdict(record), "failures": [asdict(f) for f in failures]}
+        part = self.work / f"{task.file}{_PART}"
+        _save_part(part, Index.of(rows), {**about, "fingerprint": fingerprint})
+        return _packed(about, part)
+
+    def _prepared(self, item: Item) -> Prepared:
+        try:
+            data = self.source.read(item)
+        except OSError as error:
+            raise ImageError("read", error.strerror or type(error).__name__) from None
+        return self.prepare(data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """A finished shard.
+
+    Attributes:
+        record: for the manifest.
+        failures: of its items.
+        part: the file with its rows of the index; their column ``shard`` is yet to be set.
+    """
+
+    record: ShardRecord
+    failures: tuple[Failure, ...]
+    part: Path
+
+    def index(self, number: int) -> Index:
+        """Its rows, as shard ``number`` of the data set."""
+        with np.load(self.part, allow_pickle=False) as arrays:
+            index = Index.from_arrays({k: arrays[k] for k in arrays.files if k != "about"})
+        return index.replaced(shard=np.full(len(index), number, np.uint32))
+
+
+def _packed(about: Mapping[str, Any], part: Path) -> Packed:
+    return Packed(
+        record=ShardRecord(**about["record"]),
+        failures=tuple(Failure(**f) for f in about["failures"]),
+        part=part,
+    )
+
+
+def _save_part(path: Path, index: Index, about: Mapping[str, Any]) -> None:
+    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, about=text, **index.to_arrays())  # type: ignore[arg-type]  # its stub takes the names for flags
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _load_about(path: Path) -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as arrays:
+        about: dict[str, Any] = json.loads(arrays["about"].tobytes())
+    return about
+
+
+def _add(tar: _Tar, key: str, item: Item, prepared: Prepared, label: int, group: int) -> IndexRow:
+    """Writes the members of one sample."""
+    box, landmarks = item.box, item.landmarks
+    about: dict[str, Any] = {"name": item.name, "label": item.label, "split": item.split}
+    if prepared.width:
+        about |= {"width": prepared.width, "height": prepared.height}
+    if prepared.original:
+        about["original"] = list(prepared.original)
+        x, y = (
+            made / own
+            for made, own in zip((prepared.width, prepared.height), prepared.original, strict=True)
+        )
+        if box:
+            box = (round(box[0] * x), round(box[1] * y), round(box[2] * x), round(box[3] * y))
+        landmarks = tuple((v, round(px * x), round(py * y)) for v, px, py in landmarks)
+    facts = {
+        "group": item.group,
+        "box": box,
+        "landmarks": landmarks,
+        "positive": item.positive,
+        "unknown": item.unknown,
+        "metadata": dict(item.metadata),
+    }
+    about |= {name: value for name, value in facts.items() if value}
+    offset = tar.add(f"{key}.{prepared.extension}", prepared.data)
+    tar.add(
+        f"{key}.json",
+        json.dumps(about, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(),
+    )
+    if label != UNKNOWN:
+        tar.add(f"{key}.cls", b"%d" % label)
+    return IndexRow(
+        key=key,
+        name=item.name,
+        shard=0,
+        offset=offset,
+        size=len(prepared.data),
+        label=label,
+        sha256=hashlib.sha256(prepared.data).digest(),
+        extension=prepared.extension,
+        width=prepared.width,
+        height=prepared.height,
+        group=group,
+        box=box or (-1, -1, -1, -1),
+        positive=item.positive,
+        unknown=item.unknown,
+    )
+
+
+class _Tar:
+    """A plain ustar file that is written from front to end, and hashed on the way."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=0)
+        self._hash = hashlib.sha256()
+        self._waiting: list[bytes] = []
+        self._bytes = 0
+        self.size = 0
+        self.sha256 = ""
+
+    def add(self, name: str, data: bytes) -> int:
+        """Appends a member.
+
+        Returns:
+            where its bytes start.
+        """
+        offset = self.size + _BLOCK
+        pad = -len(data) % _BLOCK
+        self._waiting += (_header(name, len(data)), data, b"\0" * pad)
+        self.size += _BLOCK + len(data) + pad
+        if self.size - self._bytes > 1 << 20:
+            self._flush()
+        return offset
+
+    def _flush(self) -> None:
+        # one hash and one write for many small pieces
+        piece = b"".join(self._waiting)
+        self._waiting.clear()
+        self._hash.update(piece)
+        view = memoryview(piece)
+        while view:
+            view = view[self._file.write(view) :]
+        self._bytes = self.size
+
+    def __enter__(self) -> _Tar:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        try:
+            if error is None:
+                self._waiting.append(_END)
+                self.size += len(_END)
+                self._flush()
+                self.sha256 = self._hash.hexdigest()
+        finally:
+            self._file.close()
+
+
+# everything of a ustar header (POSIX.1-1988) but name, size and checksum: a plain file that all may
+# read, without clock, owner or machine
+_MODE = b"0000644\x000000000\x000000000\x00"
+_REST = b"00000000000\x00" + b" " * 8 + b"0".ljust(101, b"\0") + b"ustar\x0000".ljust(255, b"\0")
+_SUM = sum(_MODE) + sum(_REST)  # in which the checksum itself counts as blanks
+
+
+def _header(name: str, size: int) -> bytes:
+    if size >= 8**11:
+        raise UsageError(f"{name} has {size} bytes: a shard holds images below 8 GiB")
+    own = name.encode("ascii")
+    length = b"%011o\0" % size
+    total = _SUM + sum(own) + sum(length)
+    return own.ljust(100, b"\0") + _MODE + length + _REST[:12] + b"%06o\0 " % total + _REST[20:]

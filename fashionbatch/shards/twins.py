@@ -1,0 +1,125 @@
+"""Images with the same bytes: found, counted, left out."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fashionbatch.errors import ImageError
+from fashionbatch.shards.catalogue import Catalogue, FailureLog
+from fashionbatch.shards.read import ShardSet
+from fashionbatch.sources import Failure, Item, Source
+
+_THREADS = 4
+_TOGETHER = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twins:
+    """How many images have the same bytes as an earlier one.
+
+    Attributes:
+        images: all that do.
+        across: those whose bytes lie in several splits: what is learned is tested.
+        conflicts: those whose bytes have several labels.
+        groups: int64 rows of each set of equal images, the sets in the order of their first row.
+    """
+
+    images: int
+    across: int
+    conflicts: int
+    groups: tuple[npt.NDArray[np.int64], ...]
+
+
+def find_twins(
+    sha256: npt.NDArray[np.uint8], split: npt.NDArray[np.int8], label: npt.NDArray[np.int32]
+) -> Twins:
+    """Finds images with the same bytes.
+
+    Args:
+        sha256: uint8 ``[N, 32]``.
+        split: int8 ``[N]``.
+        label: int32 ``[N]``.
+    """
+    words = np.ascontiguousarray(sha256).view(np.uint64)
+    order = np.lexsort(words.T)
+    same = (words[order[1:]] == words[order[:-1]]).all(axis=1)
+    borders = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)))
+    groups = [np.sort(order[a : b + 1]) for a, b in borders.reshape(-1, 2).tolist()]
+    groups.sort(key=lambda rows: int(rows[0]))
+    return Twins(
+        images=sum(len(rows) - 1 for rows in groups),
+        across=sum(len(rows) - 1 for rows in groups if len(np.unique(split[rows])) > 1),
+        conflicts=sum(len(rows) - 1 for rows in groups if len(np.unique(label[rows])) > 1),
+        groups=tuple(groups),
+    )
+
+
+def drop_twins(
+    catalogue: Catalogue, source: Source, failures: FailureLog, before: ShardSet | None
+) -> Catalogue:
+    """Leaves out every item whose bytes an earlier item has, or a data set that grows.
+
+    Files of a size that no other file has are not read.
+
+    Args:
+        catalogue: of the source.
+        source: reads the items.
+        failures: gets the items left out, with the name of the one that is kept.
+        before: the data set that the items are added to.
+    """
+    sizes = np.zeros(len(catalogue), np.int64)
+    for row in range(len(catalogue)):
+        sizes[row] = _size(catalogue.item(row))
+    taken = before.index.size.astype(np.int64) if before is not None else sizes[:0]
+    values, counts = np.unique(np.concatenate([sizes, np.unique(taken)]), return_counts=True)
+    alone = values[(counts == 1) & (values >= 0)]
+    rows = np.flatnonzero(~np.isin(sizes, alone))
+    seen: dict[bytes, str] = {}
+    if before is not None:
+        for row in range(len(before)):
+            seen.setdefault(before.index.sha256[row].tobytes(), before.name(row))
+    keep = np.ones(len(catalogue), bool)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(rows), _TOGETHER):
+            mine = rows[start : start + _TOGETHER].tolist()
+            items = [catalogue.item(row) for row in mine]
+            digests = pool.map(lambda item: _digest(source, item), items)
+            for row, item, digest in zip(mine, items, digests, strict=True):
+                if digest is None:
+                    continue  # cannot be read: the packer says so
+                first = seen.setdefault(digest, item.name)
+                if first != item.name:
+                    keep[row] = False
+                    failures.add(
+                        Failure(
+                            name=item.name,
+                            stage="source",
+                            reason=f"the same bytes as {first!r}",
+                            line=item.line,
+                        )
+                    )
+    return catalogue.taking(keep)
+
+
+def _size(item: Item) -> int:
+    """Of the file; -1 where only reading tells."""
+    if item.data is not None:
+        return len(item.data)
+    if item.path is None or item.offset is not None:
+        return -1
+    try:
+        return item.path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _digest(source: Source, item: Item) -> bytes | None:
+    try:
+        return hashlib.sha256(source.read(item)).digest()
+    except (OSError, ImageError):
+        return None

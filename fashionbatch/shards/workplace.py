@@ -1,0 +1,111 @@
+"""The hidden folder in which a data set is made, beside its output."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fashionbatch import files
+from fashionbatch.errors import OutputExistsError, SourceError
+from fashionbatch.shards.manifest import Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """Two folders.
+
+    Attributes:
+        output: where the data set goes.
+        data: becomes the data set.
+        work: what is needed on the way only.
+    """
+
+    output: Path
+    data: Path
+    work: Path
+
+    def take_name(self) -> None:
+        """Puts the data set in place of what is at the output."""
+        files.sync(self.data)
+        old = _old(self.output)
+        shutil.rmtree(old, ignore_errors=True)
+        if self.output.exists():
+            os.replace(self.output, old)
+        os.replace(self.data, self.output)
+        files.sync(self.output.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def add_to(self, before: Manifest, after: Manifest) -> None:
+        """Moves new files into the data set; it is the old one until its manifest is replaced."""
+        for path in sorted(self.data.iterdir()):
+            os.replace(path, self.output / path.name)
+        files.sync(self.output)
+        after.save(self.output)
+        for record in (before.index, before.failures):
+            assert record is not None
+            (self.output / record.file).unlink(missing_ok=True)
+
+
+@contextmanager
+def workplace(output: Path) -> Iterator[Workplace]:
+    """Makes the folder, or takes over the one of an interrupted run; for one process at a time.
+
+    It is removed at the end; on an error only if no shard in it is finished.
+
+    Raises:
+        OutputExistsError: another process is at work in it.
+        SourceError: something in it cannot be written; says what is kept.
+    """
+    folder = output.with_name(f".{output.name}.partial")
+    place = Workplace(output=output, data=folder / "data", work=folder / "work")
+    try:
+        for made in (folder, place.data, place.work):
+            made.mkdir(exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise SourceError(f"{output} cannot be written ({error.strerror})") from error
+    with lock:
+        _lock(lock.fileno(), output)
+        if not output.exists() and _old(output).exists():
+            os.replace(_old(output), output)  # a run that replaced it was killed half way
+        try:
+            yield place
+        except BaseException as error:
+            finished = len(list(place.work.glob("*.npz")))
+            if not finished:
+                shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                kept = (
+                    f"{finished} finished shards are kept in {folder}: mend that and type the same "
+                    "command again, it goes on from there"
+                    if finished
+                    else "nothing was kept"
+                )
+                reason = error.strerror or str(error)
+                raise SourceError(f"{output} cannot be written ({reason}): {kept}") from error
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _old(output: Path) -> Path:
+    return output.with_name(f".{output.name}.old")
+
+
+def _lock(descriptor: int, output: Path) -> None:
+    import fcntl  # Unix only, and nothing else here is
+
+    try:
+        # a record lock: forked workers do not inherit it, so it ends with this process
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise OutputExistsError(
+                f"another fashionbatch is packing {output} just now: wait for it, or choose "
+                "another output with -o"
+            ) from None
+        # a file system without locks: two writers would still write the same bytes
