@@ -40,7 +40,7 @@ class Item:
     """
 
     name: str
-    path: Path | None = None
+    path: str | Path | None = None
     data: bytes | None = None
     offset: int | None = None
     size: int | None = None
@@ -74,7 +74,7 @@ class Item:
                 return _all(descriptor, status.st_size)
             data = os.pread(descriptor, self.size or 0, self.offset)
             if len(data) != self.size:
-                raise OSError(errno.EIO, f"{to_text(self.path.name)} ends within the image")
+                raise OSError(errno.EIO, f"{to_text(os.fspath(self.path))} ends within the image")
             return data
         finally:
             os.close(descriptor)

@@ -86,6 +86,7 @@ class FolderSource(Source):
             SourceError: it holds no file, or files lie both beside and in folders.
         """
         empty = True
+        root = os.fspath(self.path)
         try:
             shape = _shape(self.path, self.layout)
             for parts, reason in walk(self.path):
@@ -99,7 +100,7 @@ class FolderSource(Source):
                 empty = False
                 yield Item(
                     name=name,
-                    path=self.path.joinpath(*parts),
+                    path="/".join((root, *parts)),  # a Path of each would take longer than reading
                     label=to_text(rest[0]) if shape.labelled and len(rest) > 1 else None,
                     split=SPLIT_FOLDERS[parts[0].lower()] if shape.splits else None,
                 )

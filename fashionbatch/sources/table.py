@@ -166,7 +166,7 @@ class TableSource(Source):
         except FileNotFoundError:
             for extension in EXTENSIONS:
                 try:
-                    return replace(item, path=Path(f"{item.path}{extension}")).read()
+                    return replace(item, path=f"{item.path}{extension}").read()
                 except OSError as error:
                     if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
                         raise
@@ -194,7 +194,7 @@ class TableSource(Source):
             label = plain(text(fields[self._columns.label]).strip()) or None
         return Item(
             name=name,
-            path=self.root / below,
+            path=f"{self.root}/{below}",  # text: a Path of each would take longer than reading
             label=label,
             split=split,
             metadata={name: plain(fields[i]) for name, i in self._rest},

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
 import tarfile
 from collections import Counter
@@ -34,9 +35,10 @@ _PIECE = 1 << 20
 _MAX_IMAGE = 256 << 20
 _MAX_JSON = 1 << 20
 _MAX_CLS = 1 << 10
-# a PAX header that holds a path and some extended attributes; tarfile's patterns take quadratic
-# time, and it asks for as much memory as a header claims
+# room for a path and some extended attributes; tarfile asks for as much memory as a header claims
 _MAX_HEADER = 64 << 10
+# tarfile's patterns take seconds for a header full of digits
+_DIGITS = re.compile(rb"[0-9]{1000}")
 # far below Python's recursion limit, so that whoever writes the JSON again does not hit it
 _MAX_DEPTH = 64
 _PICKLED = frozenset(["pyd", "pkl", "pickle", "pth", "pt", "npy", "npz", "joblib"])
@@ -155,6 +157,8 @@ class _File:
         if not 0 <= size <= _MAX_HEADER:
             raise tarfile.ReadError(f"a header of {size} bytes")
         data = self.at(self._position, size)
+        if _DIGITS.search(data):
+            raise tarfile.ReadError("a header of digits only")
         self._position += len(data)
         return data
 

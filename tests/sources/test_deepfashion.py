@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pickle
 import re
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -121,7 +122,7 @@ def test_categories_attributes_and_types(tmp_path: Path, photo: Photo) -> None:
 
 def test_a_product_spans_all_splits(few: tuple[Path, list[Image]]) -> None:
     """Photographs of one product share a group, in whatever split they are."""
-    splits = {}
+    splits: dict[str | None, set[str | None]] = {}
     for item in items(few[0]):
         splits.setdefault(item.group, set()).add(item.split)
     assert {"train", "val", "test"} in splits.values()
@@ -612,3 +613,17 @@ def test_values_of_many_blocks(tmp_path: Path) -> None:
     assert parsed(path, 1000, listed=True) == [
         (line, name.encode(), values) for line, (name, values) in enumerate(rows, start=3)
     ]
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    """A file is read in blocks: 600 MB of text must not become several GB of positions."""
+    path = tmp_path / "list_attr_img.txt"
+    row = " -1" * 1000
+    path.write_text("6000\nimage_name\n" + "".join(f"img/{i}.jpg{row}\n" for i in range(6000)))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_values(path, 1000, listed=True)) == 6000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * path.stat().st_size

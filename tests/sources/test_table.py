@@ -1,0 +1,721 @@
+"""Tables of photographs: columns, dialects, encodings, paths, and rows that cannot be used."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import decimal
+import io
+import json
+import os
+import pickle
+import re
+import sys
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from fashionbatch.errors import FashionbatchError, SourceError, UsageError
+from fashionbatch.sources import Failure, Item, open_source
+from fashionbatch.sources.base import from_text, to_text
+from fashionbatch.sources.folder import FolderSource
+from fashionbatch.sources.rows import DELIMITERS
+from fashionbatch.sources.table import USUAL, TableSource, is_table
+
+Photo = Callable[..., bytes]
+Catalog = Callable[..., Path]
+
+
+def table(folder: Path, content: bytes | str, name: str = "table.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def items(path: Path, **options: Any) -> list[Item]:
+    """The items of a table without failures."""
+    found = list(TableSource(path, **options).items())
+    assert [f for f in found if isinstance(f, Failure)] == []
+    return [i for i in found if isinstance(i, Item)]
+
+
+def failures(path: Path, **options: Any) -> list[tuple[int | None, str]]:
+    """Line and reason of each."""
+    found = [f for f in TableSource(path, **options).items() if isinstance(f, Failure)]
+    assert {f.stage for f in found} <= {"source"}
+    return [(f.line, f.reason) for f in found]
+
+
+def message(kind: type[FashionbatchError], path: Path, **options: Any) -> str:
+    """What the error says that ends the reading; one line."""
+    with pytest.raises(kind) as caught:
+        list(TableSource(path, **options).items())
+    assert type(caught.value) is kind
+    said = str(caught.value)
+    said.encode("utf-8")
+    assert len(said.splitlines()) == 1
+    return said
+
+
+def test_a_table_becomes_items(tmp_path: Path) -> None:
+    """Image, label and split have their own places; everything else is metadata."""
+    path = table(
+        tmp_path,
+        "id,image,Label,split,colour\n7,hat/1.jpg, sun hat ,train,red\n8,2.jpg,,,\n",
+    )
+    assert items(path) == [
+        Item(
+            name="hat/1.jpg",
+            path=f"{tmp_path}/hat/1.jpg",
+            label="sun hat",
+            split="train",
+            metadata={"id": "7", "colour": "red"},
+            line=2,
+        ),
+        Item(name="2.jpg", path=f"{tmp_path}/2.jpg", metadata={"id": "8", "colour": ""}, line=3),
+    ]
+
+
+def test_real_photographs_are_read(catalog: Catalog, tmp_path: Path) -> None:
+    """A table beside a folder gives the folder's own items and bytes."""
+    folder = FolderSource(catalog({"dress": 3, "hat": 2}))
+    expected = [i for i in folder.items() if isinstance(i, Item)]
+    lines = [f"photos/{i.name},{i.label}" for i in expected]
+    source = open_source(table(tmp_path, "\n".join(["image,class", *lines])))
+    assert isinstance(source, TableSource)
+    found = [i for i in source.items() if isinstance(i, Item)]
+    assert [(i.name, i.label) for i in found] == [(f"photos/{i.name}", i.label) for i in expected]
+    assert [source.read(i) for i in found] == [folder.read(i) for i in expected]
+
+
+def test_the_clothing_catalogue_by_a_table(clothing: Path, tmp_path: Path) -> None:
+    """3,068 real photographs, the table elsewhere: the same names, labels and bytes."""
+    folder = FolderSource(clothing / "train")
+    expected = [i for i in folder.items() if isinstance(i, Item)]
+    lines = [f'"{i.name}";{i.label}' for i in expected]
+    path = table(tmp_path, "\r\n".join(["file name;category", *lines]))
+    source = TableSource(path, root=clothing / "train")
+    found = [i for i in source.items() if isinstance(i, Item)]
+    assert [(i.name, i.label) for i in found] == [(i.name, i.label) for i in expected]
+    assert source.read(found[100]) == folder.read(expected[100])
+
+
+def test_what_is_a_table(tmp_path: Path) -> None:
+    """A regular file with one of the suffixes, in upper or lower case."""
+    for name in ("a.csv", "b.TSV", "c.Parquet"):
+        assert is_table(table(tmp_path, "", name))
+    assert not is_table(table(tmp_path, "", "d.txt"))
+    assert not is_table(tmp_path / "none.csv")
+    (tmp_path / "folder.csv").mkdir()
+    assert not is_table(tmp_path / "folder.csv")
+
+
+# columns
+
+
+@pytest.mark.parametrize("name", USUAL["image"])
+def test_usual_names_of_the_image(tmp_path: Path, name: str) -> None:
+    """In any case, with blanks or hyphens between words."""
+    for written in (name, name.upper(), f" {name.replace('_', ' ')} ", name.replace("_", "-")):
+        path = table(tmp_path, f"price,{written}\n3,a.jpg\n")
+        assert [(i.name, i.metadata) for i in items(path)] == [("a.jpg", {"price": "3"})]
+
+
+def test_the_docstring_lists_what_is_guessed() -> None:
+    """Every usual name, in the order in which they are tried."""
+    said = re.findall("``([a-z_]+)``", TableSource.__doc__ or "")
+    for names in USUAL.values():
+        assert any(tuple(said[i : i + len(names)]) == names for i in range(len(said)))
+
+
+@pytest.mark.parametrize("name", USUAL["label"])
+def test_usual_names_of_the_label(tmp_path: Path, name: str) -> None:
+    """Guessed like the image."""
+    assert [i.label for i in items(table(tmp_path, f"{name},image\nhat,a.jpg\n"))] == ["hat"]
+
+
+@pytest.mark.parametrize("name", USUAL["split"])
+def test_usual_names_of_the_split(tmp_path: Path, name: str) -> None:
+    """Guessed like the image."""
+    assert [i.split for i in items(table(tmp_path, f"{name},image\nval,a.jpg\n"))] == ["val"]
+
+
+def test_the_first_usual_name_wins_not_the_first_column(tmp_path: Path) -> None:
+    """The order of the guess is the docstring's."""
+    path = table(tmp_path, "file,category,image,label\nf.jpg,c,i.jpg,l\n")
+    assert [(i.name, i.label, i.metadata) for i in items(path)] == [
+        ("i.jpg", "l", {"file": "f.jpg", "category": "c"})
+    ]
+
+
+def test_named_columns_go_before_usual_ones(tmp_path: Path) -> None:
+    """And what is named for one thing is not guessed for another."""
+    path = table(tmp_path, "image,label,split,when\na.jpg,b.jpg,hat,test\n")
+    named = items(path, image_column="label", label_column="split", split_column="when")
+    assert [(i.name, i.label, i.split, i.metadata) for i in named] == [
+        ("b.jpg", "hat", "test", {"image": "a.jpg"})
+    ]
+    assert [i.label for i in items(path, image_column="label", split_column="when")] == [None]
+
+
+@pytest.mark.parametrize("option", ["image_column", "label_column", "split_column", "type_column"])
+def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path, option: str) -> None:
+    """A usage error, before anything is read."""
+    path = table(tmp_path, b"image,caf\xe9,label\na.jpg,x,y\n")
+    said = message(UsageError, path, **{option: "Image"})
+    assert all(part in said for part in (str(path), "'Image'", "'image'", "'caf\\\\xe9'"))
+
+
+def test_no_column_of_images(tmp_path: Path) -> None:
+    """The columns are listed, and the option; a header without end is cut."""
+    said = message(UsageError, table(tmp_path, "sku,price\n1,2\n"))
+    assert all(part in said for part in ("'sku', 'price'", "--image-column"))
+    many = ",".join(f"c{i}" for i in range(100_000))
+    assert len(message(UsageError, table(tmp_path, many + "\n"))) < 1000 + len(str(tmp_path))
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Which one is meant cannot be known."""
+    said = message(SourceError, table(tmp_path, "image,price,price \na.jpg,1,2\n"))
+    assert "'price'" in said and "table.csv" in said
+
+
+def test_columns_without_a_name_are_kept(tmp_path: Path) -> None:
+    """Spreadsheets and data frames leave names out."""
+    path = table(tmp_path, ",image,, \n0,a.jpg,x,y\n")
+    assert items(path)[0].metadata == {"column 1": "0", "column 3": "x", "column 4": "y"}
+
+
+# splits, labels, types
+
+
+@pytest.mark.parametrize(
+    ("written", "split"),
+    [
+        ("train", "train"),
+        (" Training ", "train"),
+        ("VALID", "val"),
+        ("testing", "test"),
+        (" ", None),
+    ],
+)
+def test_names_of_splits(tmp_path: Path, written: str, split: str | None) -> None:
+    """Those of folders; an empty field is no split."""
+    assert [i.split for i in items(table(tmp_path, f"image,split\na.jpg,{written}\n"))] == [split]
+
+
+def test_a_value_that_is_no_split(tmp_path: Path) -> None:
+    """Recorded under the item's name; the others go on."""
+    path = table(tmp_path, "image,split\na.jpg,tain\nb.jpg,train\n")
+    failure, item = TableSource(path).items()
+    assert isinstance(failure, Failure) and isinstance(item, Item)
+    assert (failure.name, failure.line, item.name) == ("a.jpg", 2, "b.jpg")
+    assert "'tain'" in failure.reason and "train" in failure.reason
+
+
+def test_types_of_classes(tmp_path: Path) -> None:
+    """Complete when the items are; an empty type or label says nothing; started anew each time."""
+    path = table(
+        tmp_path,
+        "image,label,kind\n"
+        "1.jpg,hat,\n2.jpg,hat, head \n3.jpg,jeans,lower\n4.jpg,,full\n5.jpg,hat,head",
+    )
+    source = TableSource(path, type_column="kind")
+    assert [i.metadata for i in source.items() if isinstance(i, Item)] == [{}] * 5
+    assert source.class_types == {"hat": "head", "jeans": "lower"}
+    next(source.items())
+    assert source.class_types == {}
+    assert "label" in message(
+        UsageError, table(tmp_path, "image,kind\n1.jpg,x\n"), type_column="kind"
+    )
+
+
+def test_a_class_of_two_types_is_refused(tmp_path: Path) -> None:
+    """Both lines are named."""
+    path = table(tmp_path, "image,label,kind\n1.jpg,hat,\n\n2.jpg,hat,head\n3.jpg,hat,full\n")
+    said = message(SourceError, path, type_column="kind")
+    assert all(part in said for part in ("'hat'", "'head' in line 4", "'full' in line 5"))
+
+
+# rows that cannot be used
+
+
+def test_ragged_rows_are_recorded(tmp_path: Path) -> None:
+    """Too few fields and too many, each with its line; the others go on."""
+    path = table(tmp_path, "image,label,x,y\na.jpg,hat\nb.jpg,hat,1,2\nc.jpg,hat,1,2,3\n")
+    assert failures(path) == [
+        (2, "has 2 fields, the header has 4"),
+        (4, "has 5 fields, the header has 4"),
+    ]
+    names = [(i.name, i.line) for i in TableSource(path).items()]
+    assert names == [("table.csv", 2), ("b.jpg", 3), ("table.csv", 4)]
+
+
+def test_rows_without_an_image_are_recorded(tmp_path: Path) -> None:
+    """Empty, blank, or a path that no system takes."""
+    path = table(tmp_path, "image,label\n,hat\n  ,hat\na\0b.jpg,hat\nc.jpg,ha\0t\n")
+    assert [line for line, _ in failures(path)] == [2, 3, 4]
+    assert [i.label for i in TableSource(path).items() if isinstance(i, Item)] == ["ha\0t"]
+
+
+def test_a_quote_in_one_line_costs_that_line(tmp_path: Path) -> None:
+    """What the quote does to its row cannot be known; the next one is read."""
+    path = table(tmp_path, 'image,label\na.jpg,"sun" hat\nb.jpg,hat\nc.jpg,"hat')
+    assert [line for line, _ in failures(path)] == [2, 4]
+    assert [i.line for i in TableSource(path).items()] == [2, 3, 4]
+
+
+def test_a_quote_that_swallows_rows_ends_the_reading(tmp_path: Path) -> None:
+    """No row is lost without a word: to the end of the file, or to the next quote."""
+    rows = "".join(f"{i}.jpg,hat\n" for i in range(50))
+    said = message(SourceError, table(tmp_path, f'image,label\na.jpg,"hat\n{rows}'))
+    assert "lines 2 to 52" in said
+    said = message(SourceError, table(tmp_path, f'image,label\na.jpg,"hat\n{rows}b.jpg,"hat"\n'))
+    assert "lines 2 to 53" in said
+    path = table(tmp_path, f'image,label\na.jpg,"hat\n{rows}b.jpg",hat,hat\n')
+    assert failures(path) == [
+        (2, "has 4 fields, the header has 2 (up to line 53: is a quote left open?)")
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \r\n\n", b"\xef\xbb\xbf", b"\xff\xfe", b'"a\n'])
+def test_a_table_without_a_header(tmp_path: Path, content: bytes) -> None:
+    """Nothing, blank lines, only a byte order mark, half a header."""
+    assert "no header" in message(SourceError, table(tmp_path, content))
+
+
+def test_a_table_without_rows(tmp_path: Path) -> None:
+    """A header and blank lines; an unusable row is a row."""
+    assert "no rows" in message(SourceError, table(tmp_path, "image,label\n\n  \n"))
+    assert len(failures(table(tmp_path, "image,label\n,\n"))) == 1
+
+
+def test_no_such_table_or_folder(tmp_path: Path) -> None:
+    """Refused as misuse."""
+    path = table(tmp_path, "image\na.jpg\n")
+    for wrong in (tmp_path, tmp_path / "none.csv"):
+        assert str(wrong) in message(UsageError, wrong)
+    for root in (path, tmp_path / "none"):
+        assert "--root" in message(UsageError, path, root=root)
+
+
+def test_a_table_that_goes_away(tmp_path: Path) -> None:
+    """One line instead of a traceback."""
+    path = table(tmp_path, "image\na.jpg\n")
+    source = TableSource(path)
+    path.unlink()
+    with pytest.raises(SourceError, match="No such file"):
+        list(source.items())
+
+
+# dialects and encodings
+
+
+@pytest.mark.parametrize("delimiter", DELIMITERS)
+def test_delimiters(tmp_path: Path, delimiter: str) -> None:
+    """The one that fits the header, whatever others appear in names and fields."""
+    others = [d for d in DELIMITERS if d != delimiter]
+    header = ["image", "label", "note" + "".join(others * 3)]
+    row = ["a,b;c|.jpg".replace(delimiter, "_"), "hat", "".join(others)]
+    path = table(tmp_path, delimiter.join(header) + "\n" + delimiter.join(row) + "\n")
+    (item,) = items(path)
+    assert (item.name, item.label, list(item.metadata.values())) == (row[0], row[1], [row[2]])
+
+
+def test_tsv_is_always_tab(tmp_path: Path) -> None:
+    """Commas in its header are part of a name."""
+    path = table(tmp_path, "image\ta,b,c,d\nx.jpg\t1\n", "table.tsv")
+    assert items(path)[0].metadata == {"a,b,c,d": "1"}
+
+
+def test_one_column_is_enough(tmp_path: Path) -> None:
+    """A list of files under a heading."""
+    assert [i.name for i in items(table(tmp_path, "file\na.jpg\n\nb c.jpg\n"))] == [
+        "a.jpg",
+        "b c.jpg",
+    ]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_ends_of_lines_and_byte_order_marks(tmp_path: Path, end: str, encoding: str) -> None:
+    """With and without; line numbers are those of an editor; blank lines are passed over."""
+    lines = ["", '"image",label', '"größe.jpg","a', 'b"', " ", "", "2.jpg,hat"]
+    path = table(tmp_path, end.join(lines).encode(encoding))
+    assert [(i.name, i.label, i.line) for i in items(path)] == [
+        ("größe.jpg", f"a{end}b", 3),
+        ("2.jpg", "hat", 7),
+    ]
+
+
+def test_damaged_utf_16_is_refused(tmp_path: Path) -> None:
+    """Half a character at the end; half a pair."""
+    good = "image,label\na.jpg,hat\n".encode("utf-16")
+    for damaged in (good + b"x", good + b"\x00\xd8a\x00"):
+        assert "UTF-16" in message(SourceError, table(tmp_path, damaged))
+
+
+def test_bytes_that_are_not_utf_8_find_their_file(tmp_path: Path) -> None:
+    """Fault 18: Latin-1 names in a Latin-1 table; what is shown is reversible text."""
+    raw = b"caf\xe9\\1.jpg"
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + raw)).write_bytes(b"bytes")
+    path = table(tmp_path, b"image,label,ma\xdf\n" + raw + b',"\xe9t\xe9 \xc3\xa9",\xff\n')
+    source = TableSource(path)
+    (item,) = source.items()
+    assert isinstance(item, Item)
+    assert os.fsencode(from_text(item.name)) == raw
+    assert (item.label, item.metadata) == ("\\xe9t\\xe9 é", {"ma\\xdf": "\\xff"})
+    assert source.read(item) == b"bytes"
+
+
+def test_very_long_fields(tmp_path: Path) -> None:
+    """Beyond the csv module's own limit, over many lines."""
+    long = "a description\n" * 100_000
+    path = table(tmp_path, f'image,text,label\na.jpg,"{long}",hat\nb.jpg,,hat\n')
+    assert [(len(i.metadata["text"]), i.line) for i in items(path)] == [
+        (len(long), 2),
+        (0, 100_003),
+    ]
+
+
+FIELD = st.text(
+    st.sampled_from(["a", " ", "\\", '"', "\n", "\r", "\0", "é", "\u2028", "\x0b", *DELIMITERS])
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.lists(st.tuples(FIELD, FIELD), min_size=1, max_size=5),
+    delimiter=st.sampled_from(DELIMITERS),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+    raw=st.booleans(),
+)
+def test_what_was_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[str, str]],
+    delimiter: str,
+    end: str,
+    encoding: str,
+    raw: bool,
+) -> None:
+    """Any text in any dialect: every field, in order, with the line that it starts in."""
+    if raw and encoding != "utf-16":
+        rows = [(a + "\udce9", b) for a, b in rows]
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL)
+    writer.writerow(["image", "note", "label"])
+    expected = []
+    for number, (note, label) in enumerate(rows):
+        line = len(re.findall("\r\n|\r|\n", buffer.getvalue())) + 1
+        writer.writerow([f"{number}.jpg", note, label])
+        expected.append((f"{number}.jpg", to_text(note), to_text(label.strip()) or None, line))
+    content = buffer.getvalue().encode(encoding, "surrogateescape")
+    found = items(table(tmp_path_factory.getbasetemp(), content, "written.csv"))
+    assert [(i.name, i.metadata["note"], i.label, i.line) for i in found] == expected
+
+
+HEADER = st.sampled_from([b"", b"image,label,split\n", b"\xff\xfei\x00m\x00g\x00,\x00a\x00\n\x00"])
+PIECE = st.sampled_from(
+    [b"a.jpg", b"../x", b"/", b",", b";", b'"', b"\n", b"\r", b"\0", b"\xe9", b"train", b"\\", b" "]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(HEADER, st.one_of(st.binary(max_size=60), st.lists(PIECE, max_size=30).map(b"".join)))
+@example(b"", b"image\n\xed\xa0\x80.jpg\n")
+def test_any_bytes_give_items_failures_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, header: bytes, body: bytes
+) -> None:
+    """No other exception; everything can be written as JSON; names stay below the root."""
+    path = table(tmp_path_factory.getbasetemp(), header + body, "any.csv")
+    try:
+        found = list(TableSource(path).items())
+    except FashionbatchError as error:
+        assert len(str(error).splitlines()) == 1
+        return
+    for item in found:
+        item.name.encode("utf-8")
+        if isinstance(item, Item):
+            json.dumps([item.label, dict(item.metadata)]).encode("utf-8")
+            assert os.path.normpath(str(item.path)).startswith(str(path.parent))
+            assert ".." not in from_text(item.name).split("/")
+
+
+# paths
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("./a.jpg", "a.jpg"),
+        ("a//b/./c.jpg", "a/b/c.jpg"),
+        ("a/../b.jpg", "b.jpg"),
+        ("a..b/..c.jpg", "a..b/..c.jpg"),
+        ("{root}/a/b.jpg", "a/b.jpg"),
+        ("//{root}/a.jpg", "a.jpg"),
+        (r"a\b.jpg", r"a\\b.jpg"),
+        (" a.jpg ", " a.jpg "),
+    ],
+)
+def test_paths_below_the_root(tmp_path: Path, written: str, name: str) -> None:
+    """Two ways to write a path are one name; a backslash is a character like others."""
+    root = tmp_path / "images"
+    root.mkdir()
+    path = table(tmp_path, "image\n" + written.format(root=root) + "\n")
+    assert [(i.name, i.path) for i in items(path, root=root)] == [
+        (name, f"{root}/{from_text(name)}")
+    ]
+
+
+@pytest.mark.parametrize(
+    "written", ["..", "../a.jpg", "a/../../b.jpg", "/etc/passwd", "{root}", "{root}x/a.jpg", "//a"]
+)
+def test_paths_out_of_the_root_are_refused(tmp_path: Path, written: str) -> None:
+    """Fault 17: nothing outside is read; line, path and option are named."""
+    root = tmp_path / "images"
+    root.mkdir()
+    written = written.format(root=root)
+    path = table(tmp_path, f"image\n\na.jpg\n{written}\n")
+    said = message(SourceError, path, root=root)
+    assert all(part in said for part in (f"line 4: {written!r}", str(root), "--root"))
+
+
+def test_the_root_as_text_and_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the command line gives it; absolute paths are compared with where it is."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").write_bytes(b"a")
+    monkeypatch.chdir(tmp_path)
+    source = TableSource(table(tmp_path, f"image\n{tmp_path}/images/a.jpg\n"), root="./images/.")
+    (item,) = source.items()
+    assert isinstance(item, Item)
+    assert (item.name, source.read(item)) == ("a.jpg", b"a")
+
+
+@pytest.mark.parametrize("extension", ["", ".jpg", ".jpeg", ".png", ".webp", ".JPG", ".WEBP"])
+def test_the_extension_may_be_missing(tmp_path: Path, photo: Photo, extension: str) -> None:
+    """Tried when the path as written is no file."""
+    (tmp_path / f"1163.2{extension}").write_bytes(photo())
+    source = TableSource(table(tmp_path, "id,label\n1163.2,hat\n"), image_column="id")
+    (item,) = source.items()
+    assert isinstance(item, Item)
+    assert (item.name, source.read(item)) == ("1163.2", photo())
+
+
+def test_the_path_as_written_goes_first(tmp_path: Path) -> None:
+    """Also when another has the extension."""
+    (tmp_path / "a").write_bytes(b"as written")
+    (tmp_path / "a.jpg").write_bytes(b"another")
+    source = TableSource(table(tmp_path, "image\na\n"))
+    (item,) = source.items()
+    assert isinstance(item, Item)
+    assert source.read(item) == b"as written"
+
+
+@pytest.mark.parametrize("name", ["none", "n" * 253])
+def test_a_missing_file_is_missed_as_written(tmp_path: Path, name: str) -> None:
+    """The error names the path of the table, not one that was tried; no name is too long."""
+    source = TableSource(table(tmp_path, f"image\n{name}\n"))
+    (item,) = source.items()
+    assert isinstance(item, Item)
+    with pytest.raises(FileNotFoundError) as caught:
+        source.read(item)
+    assert caught.value.filename == f"{tmp_path}/{name}"
+
+
+def test_a_file_that_cannot_be_read_is_not_taken_for_missing(tmp_path: Path) -> None:
+    """A named pipe, and a loop of links behind a missing extension."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    source = TableSource(table(tmp_path, "image\npipe\nloop\n"))
+    for item in source.items():
+        assert isinstance(item, Item)
+        with pytest.raises(OSError, match=r"regular|symbolic links"):
+            source.read(item)
+
+
+# streaming
+
+
+def test_nothing_is_asked_about_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten million questions to a network disk would take hours."""
+    source = TableSource(table(tmp_path, "image\na.jpg\nb.jpg\n"))
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("asked the file system")
+
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setattr(os, "lstat", refuse)
+    monkeypatch.setattr(os, "open", refuse)
+    assert len(list(source.items())) == 2
+
+
+def peak(path: Path) -> int:
+    """Most bytes that Python held while the items went by."""
+    source = TableSource(path)
+    tracemalloc.start()
+    try:
+        for _ in source.items():
+            pass
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_items_are_streamed(tmp_path: Path) -> None:
+    """The memory of 20,000 rows is that of 2,000."""
+    rows = [f"{i}.jpg,class {i % 9},{'x' * 80}\n" for i in range(20_000)]
+    short = table(tmp_path, "image,label,x\n" + "".join(rows[:2_000]), "short.csv")
+    long = table(tmp_path, "image,label,x\n" + "".join(rows), "long.csv")
+    assert peak(long) < peak(short) + 50_000
+
+
+def test_a_source_travels_small(tmp_path: Path) -> None:
+    """Pickled, before and after its items went by, it reads the same bytes."""
+    (tmp_path / "0.jpg").write_bytes(b"x")
+    rows = "".join(f"{i}.jpg,class {i % 9}\n" for i in range(2_000))
+    source = TableSource(table(tmp_path, "image,label\n" + rows))
+    item, *_ = source.items()
+    assert isinstance(item, Item)
+    travelled = pickle.dumps(source)
+    assert len(travelled) < 2_000
+    assert pickle.loads(travelled).read(item) == b"x"
+
+
+# Parquet
+
+
+@pytest.fixture
+def parquet(tmp_path: Path) -> Callable[..., Path]:
+    """``parquet({"image": [...], ...})`` → a file of these columns; skips without pyarrow."""
+    arrow = pytest.importorskip("pyarrow")
+    writer = pytest.importorskip("pyarrow.parquet")
+
+    def make(columns: dict[str, Any], **options: Any) -> Path:
+        path = tmp_path / "table.parquet"
+        arrays = [arrow.array(c) if isinstance(c, list) else c for c in columns.values()]
+        made = arrow.Table.from_arrays(arrays, names=list(columns))
+        writer.write_table(made, path, **options)
+        return path
+
+    return make
+
+
+def test_parquet_gives_what_csv_gives(tmp_path: Path, parquet: Callable[..., Path]) -> None:
+    """The same text: the same items."""
+    columns = {
+        "image": ["a/1.jpg", "./größe.jpg", "c\\d.jpg"],
+        "label": [" hat ", "", "jeans"],
+        "split": ["train", "Valid", ""],
+        "note": ['"', "a\nb", "é\\"],
+    }
+    path = tmp_path / "table.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([columns.keys(), *zip(*columns.values(), strict=True)])
+    found = items(parquet(columns))
+    assert [i.line for i in found] == [2, 3, 4]
+    from_csv = [(i.name, i.path, i.label, i.split, i.metadata) for i in items(path)]
+    assert [(i.name, i.path, i.label, i.split, i.metadata) for i in found] == from_csv
+
+
+def test_parquet_values_are_json(parquet: Callable[..., Path]) -> None:
+    """Numbers, dates, bytes, nested values; nothing and NaN are null."""
+    import pyarrow as arrow
+
+    day = datetime.date(2024, 2, 29)
+    moment = datetime.datetime(2024, 2, 29, 12, 30, tzinfo=datetime.UTC)
+    values: dict[str, tuple[Any, Any]] = {
+        "int": ([7], 7),
+        "big": (arrow.array([2**64 - 1], arrow.uint64()), 2**64 - 1),
+        "bool": ([True], True),
+        "float": ([0.5], 0.5),
+        "half": (arrow.array([0.5], arrow.float16()), 0.5),
+        "nan": ([float("nan")], None),
+        "inf": ([float("-inf")], None),
+        "none": (arrow.array([None], arrow.string()), None),
+        "date": ([day], "2024-02-29"),
+        "time": ([datetime.time(1, 2, 3)], "01:02:03"),
+        "moment": ([moment], "2024-02-29T12:30:00+00:00"),
+        "nano": (arrow.array([1_234_567_891], arrow.timestamp("ns")), "1970-01-01T00:00:01.234567"),
+        "nano time": (arrow.array([1_234_567_891], arrow.time64("ns")), "00:00:01.234567"),
+        "nano long": (arrow.array([1_234_567_891], arrow.duration("ns")), "0:00:01.234567"),
+        "exact": ([decimal.Decimal("9.90")], "9.90"),
+        "bytes": ([b"caf\xe9"], "caf\\xe9"),
+        "word": (arrow.array(["a\\"]).dictionary_encode(), "a\\\\"),
+        "list": ([[1.5, float("inf"), None]], [1.5, None, None]),
+        "struct": ([{"x": "a\\", "y": [day]}], {"x": "a\\\\", "y": ["2024-02-29"]}),
+        "map": (
+            arrow.array([[("k", b"\xff")]], arrow.map_(arrow.string(), arrow.binary())),
+            [["k", "\\xff"]],
+        ),
+    }
+    path = parquet({"image": ["a.jpg"], **{name: made for name, (made, _) in values.items()}})
+    (item,) = items(path)
+    assert item.metadata == {name: expected for name, (_, expected) in values.items()}
+    json.dumps(dict(item.metadata), allow_nan=False).encode("utf-8")
+
+
+def test_parquet_columns_of_other_kinds_than_text(parquet: Callable[..., Path]) -> None:
+    """Numbers are text where text is meant, nothing is empty, bytes are names of files."""
+    path = parquet({"image": [17, None], "label": [3, None], "split": [None, "train"]})
+    item, failure = TableSource(path).items()
+    assert isinstance(item, Item) and isinstance(failure, Failure)
+    assert (item.name, item.label, item.split, failure.line) == ("17", "3", None, 3)
+    (item,) = items(parquet({"image": [b"caf\xe9.jpg"], "label": [float("nan")]}))
+    assert (os.fsencode(from_text(item.name)), item.label) == (b"caf\xe9.jpg", None)
+
+
+def test_parquet_of_images_instead_of_paths_is_refused(parquet: Callable[..., Path]) -> None:
+    """A structure of bytes and path, as data sets on the hubs have it."""
+    path = parquet({"image": [{"bytes": b"x", "path": "a.jpg"}], "label": [3]})
+    assert "'image'" in message(UsageError, path)
+
+
+def test_parquet_is_streamed_over_row_groups(parquet: Callable[..., Path]) -> None:
+    """Lines go on from one batch and one row group to the next."""
+    count = 10_000
+    path = parquet({"image": [f"{i}.jpg" for i in range(count)]}, row_group_size=6_000)
+    found = TableSource(path).items()
+    assert all(
+        isinstance(i, Item) and (i.name, i.line) == (f"{n}.jpg", n + 2)
+        for n, i in zip(range(count), found, strict=True)
+    )
+
+
+def test_parquet_faults(tmp_path: Path, parquet: Callable[..., Path]) -> None:
+    """No rows, two columns of one name, no image, a file that is none, or only its end."""
+    assert "no rows" in message(SourceError, parquet({"image": []}))
+    assert "--image-column" in message(UsageError, parquet({"x": ["a"]}))
+    whole = parquet({"image": [f"{i}.jpg" for i in range(99)]}, compression="none").read_bytes()
+    for damaged in (b"", b"image\na.jpg\n", whole[:-20], whole[:4] + b"\xff" * 99 + whole[103:]):
+        said = message(SourceError, table(tmp_path, damaged, "table.parquet"))
+        assert "table.parquet" in said
+    import pyarrow as arrow
+    import pyarrow.parquet as writer
+
+    two = arrow.Table.from_arrays([arrow.array(["a"])] * 2, names=["image", "image"])
+    writer.write_table(two, tmp_path / "two.parquet")
+    assert "'image'" in message(SourceError, tmp_path / "two.parquet")
+
+
+def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line says what to install; CSV needs nothing."""
+    for module in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, module, None)
+    said = message(UsageError, table(tmp_path, b"PAR1", "table.parquet"))
+    assert "pip install 'fashionbatch[parquet]'" in said
+    assert len(items(table(tmp_path, "image\na.jpg\n"))) == 1
+
+
+def test_the_same_order_each_time(tmp_path: Path) -> None:
+    """The file's, duplicates included: the planner decides about those."""
+    names = ["b.jpg", "a.jpg", "b.jpg", "c.jpg"]
+    source = TableSource(table(tmp_path, "\n".join(["image", *names])))
+    expected = list(zip(names, range(2, 6), strict=True))
+    assert [(i.name, i.line) for i in source.items()] == expected
+    assert [(i.name, i.line) for i in source.items()] == expected
