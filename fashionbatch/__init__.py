@@ -34,11 +34,13 @@ _PUBLIC = {
     "Visualizer": "fashionbatch.explain.base",
     "Picture": "fashionbatch.explain.base",
     "explain": "fashionbatch.api",
+    "inspect": "fashionbatch.api",
     "open_predictions": "fashionbatch.store.reader",
     "open_shards": "fashionbatch.shards.read",
     "predict": "fashionbatch.api",
     "shard": "fashionbatch.api",
     "train": "fashionbatch.api",
+    "verify": "fashionbatch.api",
 }
 
 __all__ = [
@@ -60,15 +62,17 @@ __all__ = [
     "__version__",
     "explain",
     "hookimpl",
+    "inspect",
     "open_predictions",
     "open_shards",
     "predict",
     "shard",
     "train",
+    "verify",
 ]
 
 if TYPE_CHECKING:
-    from fashionbatch.api import explain, predict, shard, train
+    from fashionbatch.api import explain, inspect, predict, shard, train, verify
     from fashionbatch.explain.base import Picture, Visualizer
     from fashionbatch.hookspecs import hookimpl
     from fashionbatch.shards.read import open_shards

@@ -14,13 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from fashionbatch import config as configs
-from fashionbatch.config import ExplainConfig, PredictConfig, ShardConfig, TrainConfig
+from fashionbatch.config import (
+    ExplainConfig,
+    InspectConfig,
+    PredictConfig,
+    ShardConfig,
+    TrainConfig,
+)
 from fashionbatch.errors import OutputExistsError, UsageError
 from fashionbatch.parse import parse_choice, parse_names, parse_split
 
 SHARDS = Path("shards")
 RUNS = Path("runs")
 PREDICTIONS = Path("predictions")
+INSPECTION = Path("inspection")
 
 #: gets (event, values) as a job goes on; see the commands for what each job tells
 Tell = Callable[[str, dict[str, Any]], None]
@@ -92,6 +99,31 @@ def shard(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[s
         "shards": len(manifest.shards),
         "failed": manifest.failed,
     }
+
+
+def verify(path: str | Path, *, workers: int | None = None, tell: Tell = _silent) -> dict[str, Any]:
+    """Checks every byte of a data set, or of tar files made elsewhere.
+
+    Args:
+        path: a folder made by ``shard``, or of tar files; or a tar file.
+        workers: shards that are read at the same time; as many as cores by default.
+        tell: gets ``("start", {"bytes"})``, then ``("progress", {"bytes"})`` after each shard.
+
+    Returns:
+        ``{"path", "items", "shards", "bytes", "ok", "findings"}``; ``ok`` where nothing is damaged,
+        the fields of a finding are those of :class:`fashionbatch.shards.verify.Finding`.
+
+    Raises:
+        FashionbatchError: one line that says why there is nothing to check.
+
+    Example:
+        >>> fashionbatch.verify("shards/photos")["ok"]  # doctest: +SKIP
+        True
+    """
+    from fashionbatch.shards import verify as verifying
+
+    report = verifying.verify(Path(path), workers=workers or os.cpu_count() or 1, tell=tell)
+    return report.to_json()
 
 
 def train(*, tell: Tell = _silent, dry_run: bool = False, **options: Any) -> dict[str, Any]:
@@ -227,6 +259,31 @@ def explain(
 
     made = registry.create(component, **settings)
     return explaining.explain(made, [Path(p) for p in images], run, config)
+
+
+def inspect(data: str | Path, **options: Any) -> dict[str, Any]:
+    """Counts what a data set holds and draws pictures of it.
+
+    Args:
+        data: a data set, or tar files.
+        options: the fields of :class:`fashionbatch.config.InspectConfig`, such as ``split``.
+
+    Returns:
+        see :func:`fashionbatch.inspection.run.inspect`.
+
+    Raises:
+        FashionbatchError: one line that says what cannot be inspected and what to do.
+
+    Example:
+        >>> fashionbatch.inspect("shards/photos")["imbalance"]["ratio"]  # doctest: +SKIP
+        5.219
+    """
+    config = configs.make(InspectConfig, _with_paths(options, "output"))
+    path = Path(data)
+    from fashionbatch.inspection import run as inspecting
+
+    output = config.output or INSPECTION / path.resolve().name.removesuffix(".tar")
+    return inspecting.inspect(path, config, output)
 
 
 def data_sets() -> list[Path]:

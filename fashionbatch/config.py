@@ -27,7 +27,7 @@ from fashionbatch.parse import (
 )
 from fashionbatch.specs import CROP_MODES
 
-CHECKS = ("decode", "headers", "none")
+CHECKS = ("headers", "decode", "none")
 LAYOUTS = ("auto", "classes", "flat")
 ANNOTATIONS = ("auto", "coarse", "fine")
 SIDES = ("shorter", "longer")
@@ -197,7 +197,7 @@ class ShardConfig(_Selecting):
     samples_per_shard: int = option(1000, "Most images in one shard.", min=1)
     check: str = option(
         "headers",
-        "How each image is checked: decoded whole, only kind and size, or kind only.",
+        "How each image is checked: kind, size and completeness; decoded whole; or kind only.",
         choices=CHECKS,
     )
     resize: int | None = option(
@@ -378,3 +378,16 @@ class ExplainConfig(_Checked):
     output: Path = option(Path("explain"), "Folder for the pictures.", "--output", "-o")
     limit: int | None = option(None, "Explain at most so many images.", min=1)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig(_Selecting):
+    """How a data set is inspected; see :func:`fashionbatch.inspect`."""
+
+    output: Path | None = option(
+        None, "Folder for the pictures. [default: inspection/SHARDS' name]", "--output", "-o"
+    )
+    pictures: bool = option(True, "Draw histograms and a sheet of samples.")
+    samples: int = option(8, "Images of each class on the sheet of samples.", min=1, max=50)
+    split: str | None = option(None, "Only this split.", choices=SPLITS)
+    per_class: int | None = option(None, "At most so many images of each class to train on.", min=1)

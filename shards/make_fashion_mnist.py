@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fashionbatch.pipeline import decode
-from fashionbatch.shards import write
-from fashionbatch.sources import Item
+from fashionbatch.pipeline.ingest import Ingest
+from fashionbatch.shards.write import Job, write
+from fashionbatch.sources import Item, Source
 
 CLASSES = (
     "t-shirt", "trouser", "pullover", "dress", "coat",
@@ -41,46 +40,49 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
-def items(folder: Path) -> Iterator[Item]:
+class Chosen(Source):
     """The chosen images as PNG files."""
-    random = np.random.default_rng(SEED)
-    for origin, splits in (("train", ("train", "val")), ("t10k", ("test",))):
-        images = read_idx(folder / f"{origin}-images-idx3-ubyte.gz")
-        labels = read_idx(folder / f"{origin}-labels-idx1-ubyte.gz")
-        for number, name in enumerate(CLASSES):
-            chosen = iter(random.permutation(np.flatnonzero(labels == number)).tolist())
-            for split in splits:
-                for _ in range(PER_CLASS[split]):
-                    row = next(chosen)
-                    file = io.BytesIO()
-                    Image.fromarray(images[row]).save(file, "PNG", optimize=True)
-                    yield Item(
-                        name=f"{split}/{name}/{origin}-{row:05d}.png",
-                        data=file.getvalue(),
-                        label=name,
-                        split=split,
-                    )
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def items(self) -> Iterator[Item]:
+        """See :class:`fashionbatch.Source`."""
+        random = np.random.default_rng(SEED)
+        for origin, splits in (("train", ("train", "val")), ("t10k", ("test",))):
+            images = read_idx(self.folder / f"{origin}-images-idx3-ubyte.gz")
+            labels = read_idx(self.folder / f"{origin}-labels-idx1-ubyte.gz")
+            for number, name in enumerate(CLASSES):
+                chosen = iter(random.permutation(np.flatnonzero(labels == number)).tolist())
+                for split in splits:
+                    for _ in range(PER_CLASS[split]):
+                        row = next(chosen)
+                        file = io.BytesIO()
+                        Image.fromarray(images[row]).save(file, "PNG", optimize=True)
+                        yield Item(
+                            name=f"{split}/{name}/{origin}-{row:05d}.png",
+                            data=file.getvalue(),
+                            label=name,
+                            split=split,
+                        )
 
 
 def main() -> None:
     """Writes the data set beside this script."""
-    planned, classes = write.plan(
-        items(Path(sys.argv[1])),
-        split=None,
-        default_split={},
-        allow_missing_classes=False,
-        seed=SEED,
-    )
-    manifest = write.write_shards(
-        planned,
-        classes,
-        Path(__file__).parent / "fashion-mnist",
-        check=lambda data: decode.inspect(data, "decode"),
-        samples_per_shard=1000,
-        workers=os.cpu_count() or 1,
-        source={"name": "Fashion-MNIST", "license": "MIT", "per_class": PER_CLASS, "seed": SEED},
-        exist_ok=True,
-        sample=True,
+    manifest = write(
+        Job(
+            source=Chosen(Path(sys.argv[1])),
+            output=Path(__file__).parent / "fashion-mnist",
+            prepare=Ingest(check="decode"),
+            about={
+                "name": "Fashion-MNIST",
+                "license": "MIT",
+                "per_class": PER_CLASS,
+                "seed": SEED,
+            },
+            replace=True,
+            sample=True,
+        )
     )
     print(f"{manifest.items} images in {len(manifest.shards)} shards")
 

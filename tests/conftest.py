@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from PIL import Image
 
 from fashionbatch import plugins
 from fashionbatch.shards.manifest import Manifest
+from fashionbatch.shards.pack import Prepared
+from fashionbatch.sources import Failure, Item, Source
 
 CLOTHING = Path(__file__).resolve().parents[2] / "shared" / "data" / "clothing"
 
 Photo = Callable[..., bytes]
 Catalog = Callable[..., Path]
+Write = Callable[..., Manifest]
 
 
 def pixels(seed: int = 0, size: tuple[int, int] = (48, 64)) -> np.ndarray:
@@ -71,33 +75,121 @@ def catalog(tmp_path: Path, photo: Photo) -> Catalog:
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is kept between runs is not kept in the user's own folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASHIONBATCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+class Listed(Source):
+    """Items that are in memory; classes with a type where ``types`` has one."""
+
+    def __init__(
+        self, items: Sequence[Item | Failure], types: Mapping[str, str] | None = None
+    ) -> None:
+        self.listed = items
+        self.class_types = types or {}
+
+    def items(self) -> Iterator[Item | Failure]:
+        yield from self.listed
+
+
+def as_jpeg(data: bytes) -> Prepared:
+    """Takes any bytes for an image."""
+    return Prepared(data=data, extension="jpg")
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """``write(items)`` → the manifest of the data set ``set`` made of them, unchecked."""
+    from fashionbatch.shards.write import Job, write
+
+    def make(
+        items: Sequence[Item | Failure],
+        output: str = "set",
+        tell: Callable[[str, dict[str, Any]], None] = lambda event, values: None,
+        **options: Any,
+    ) -> Manifest:
+        types = options.pop("types", None)
+        given: dict[str, Any] = {
+            "source": Listed(items, types),
+            "output": tmp_path / output,
+            "prepare": as_jpeg,
+            "samples_per_shard": 3,
+        }
+        return write(Job(**{**given, **options}), tell)
+
+    return make
+
+
 @pytest.fixture
 def pack(tmp_path: Path) -> Callable[..., tuple[Path, Manifest]]:
     """``pack(folder)`` → the data set made of it, and its manifest."""
-    from fashionbatch.pipeline.decode import inspect
-    from fashionbatch.shards.write import plan, write_shards
+    from fashionbatch.pipeline.ingest import Ingest
+    from fashionbatch.shards.select import Selection
+    from fashionbatch.shards.write import Job, write
     from fashionbatch.sources.folder import FolderSource
 
     def make(folder: Path, output: str = "shards/packed", **options: Any) -> tuple[Path, Manifest]:
-        split = options.pop("split", None)
-        seed = options.pop("seed", 0)
-        items, classes = plan(
-            FolderSource(folder).items(),
-            split=split,
-            default_split={"train": 0.6, "val": 0.2, "test": 0.2},
-            allow_missing_classes=False,
-            seed=seed,
-        )
         given: dict[str, Any] = {
-            "check": lambda data: inspect(data, "decode"),
+            "source": FolderSource(folder),
+            "output": tmp_path / output,
+            "prepare": Ingest(check="decode"),
+            "selection": Selection(seed=options.pop("seed", 0)),
+            "default_split": {"train": 0.6, "val": 0.2, "test": 0.2},
             "samples_per_shard": 5,
             "workers": 2,
-            "source": {"seed": seed},
         }
-        path = tmp_path / output
-        return path, write_shards(items, classes, path, **{**given, **options})
+        return tmp_path / output, write(Job(**{**given, **options}))
 
     return make
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """``contents(folder)`` → the bytes of each file in it."""
+    return lambda folder: {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+
+@pytest.fixture
+def dying() -> Callable[[Callable[[], object], int], bool]:
+    """``dying(job, n)`` runs the job in a process that dies before its n-th change on the disk.
+
+    Returns whether the job came to its end.
+    """
+
+    def run(job: Callable[[], object], number: int) -> bool:
+        child = os.fork()
+        if child:
+            _, status = os.waitpid(child, 0)
+            code = os.waitstatus_to_exitcode(status)
+            assert code in (0, 7)
+            return code == 0
+        left = [number]
+
+        def counted(name: str) -> Callable[..., object]:
+            original = getattr(os, name)
+
+            def change(*arguments: object, **options: object) -> object:
+                left[0] -= 1
+                if left[0] == 0:
+                    os._exit(7)
+                return original(*arguments, **options)
+
+            return change
+
+        for name in ("replace", "rename", "unlink", "rmdir", "fsync", "mkdir"):
+            setattr(os, name, counted(name))
+        code = 1
+        try:
+            job()
+            code = 0
+        finally:
+            os._exit(code)
+
+    return run
 
 
 @pytest.fixture

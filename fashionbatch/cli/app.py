@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from fashionbatch import __version__
-from fashionbatch.cli import backbones, demo, explain, plugins, predict, shard, train
+from fashionbatch.cli import (
+    backbones,
+    demo,
+    explain,
+    inspect,
+    plugins,
+    predict,
+    shard,
+    train,
+    verify,
+)
 from fashionbatch.cli.console import error
 from fashionbatch.errors import FashionbatchError
 
@@ -23,7 +33,7 @@ app = typer.Typer(
     help="Classify whole catalogues of fashion photographs.\n\n"
     "shard packs photographs, train finetunes a network on them, predict classifies a catalogue.",
 )
-for module in (demo, shard, train, predict, explain):
+for module in (demo, shard, inspect, verify, train, predict, explain):
     module.add_to(app)
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(plugins.app, name="plugins")

@@ -42,13 +42,10 @@ def shard(
         result = api.shard(source, tell=tell, **options)
     if json:
         show_json(result)
+    failed = f"; {result['failed']} files are not in it, see the failures file there"
     say(
         f"{result['items']} images in {result['shards']} shards: {result['output']}"
-        + (
-            f"; {result['failed']} files failed, see failures.jsonl there"
-            if result["failed"]
-            else ""
-        )
+        + (failed if result["failed"] else "")
     )
     if result["failed"]:
         raise typer.Exit(3)

@@ -132,11 +132,16 @@ def make(
         for item in FolderSource(path, layout="flat").items()
         if isinstance(item, Item)
         and item.path is not None
-        and left_out.isdisjoint((item.path.absolute(), *item.path.absolute().parents))
+        and left_out.isdisjoint(_with_parents(item.path))
     ]
     if not items:
         raise SourceError(f"{path} holds no images to predict")
     return _of_items(path, items, limit)
+
+
+def _with_parents(path: str | Path) -> list[Path]:
+    absolute = Path(path).absolute()
+    return [absolute, *absolute.parents]
 
 
 def _of_items(path: Path, items: list[Item], limit: int | None) -> Plan:
@@ -189,9 +194,10 @@ def _of_shards(
                 skipped=tuple(shards.skipped.get(number, ())) if complete else (),
             )
         )
-    return Plan(
-        path=shards.path, catalogue=PackedCatalogue(shards), units=units, classes=shards.classes
-    )
+    # labels of shards made elsewhere are often numbers of a vocabulary that nobody recorded: those
+    # that the model knows are stored, and others are no reason to refuse
+    classes = shards.classes if shards.manifest.index is not None else ()
+    return Plan(path=shards.path, catalogue=PackedCatalogue(shards), units=units, classes=classes)
 
 
 class Folder:

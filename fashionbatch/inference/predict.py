@@ -277,7 +277,9 @@ def _give_up(opened: _Open, plan: Plan, tell: Tell) -> None:
     if unit.damage is not None:
         tell("failed", {"name": unit.name, "reason": unit.damage})
         opened.failed = {row: ImageError("shard", unit.damage) for row in unit.rows.tolist()}
-    tell("progress", {"items": unit.count - (0 if unit.damage else len(unit.rows))})
+    given_up = unit.count - (0 if unit.damage else len(unit.rows))
+    if given_up:
+        tell("progress", {"items": given_up})
 
 
 def _full(opened: _Open) -> bool:

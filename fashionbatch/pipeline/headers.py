@@ -1,4 +1,4 @@
-"""Kind and size of an image from its first bytes, many times faster than opening it.
+"""Kind, size and completeness of an image without decoding it, many times faster than that.
 
 Only what every well-made file has is understood here; for anything else the caller asks Pillow.
 """
@@ -6,6 +6,7 @@ Only what every well-made file has is understood here; for anything else the cal
 from __future__ import annotations
 
 import struct
+import zlib
 
 #: JPEG markers of a frame header (ITU-T T.81, table B.1): all SOF but DHT, JPG and DAC
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -23,35 +24,64 @@ def sniff(data: bytes) -> str | None:
     return None
 
 
-def size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a JPEG or PNG file in pixels, or ``None`` where that is not certain.
+def look(data: bytes) -> tuple[str, int, int] | None:
+    """Kind, width and height of a JPEG or PNG file, or ``None`` where that is not certain.
 
     Example:
-        >>> size(open("hat.jpg", "rb").read())  # doctest: +SKIP
-        (400, 533)
+        >>> look(open("hat.jpg", "rb").read())  # doctest: +SKIP
+        ('jpg', 400, 533)
     """
     if data.startswith(b"\xff\xd8\xff"):
         return _jpeg(data)
     if data.startswith(_PNG) and data[12:16] == b"IHDR" and len(data) >= 33:
         width, height = struct.unpack_from(">II", data, 16)
-        return (width, height) if width and height else None
+        return ("png", width, height) if width and height else None
     return None
 
 
-def _jpeg(data: bytes) -> tuple[int, int] | None:
+def is_whole(data: bytes) -> bool:
+    """Whether a JPEG or PNG file certainly comes to its end: none that was cut short does.
+
+    A JPEG has its end marker last; all chunks of a PNG fit their checksums, up to the last one.
+    False also stands for "not certain".
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        return data.endswith(b"\xff\xd9")
+    return data.startswith(_PNG) and _png_is_whole(data)
+
+
+def _png_is_whole(data: bytes) -> bool:
+    view = memoryview(data)
+    place = len(_PNG)
+    while place + 12 <= len(data):
+        end = place + 8 + int.from_bytes(data[place : place + 4], "big")
+        kind = data[place + 4 : place + 8]
+        if zlib.crc32(view[place + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return False
+        place = end + 4
+        if kind == b"IEND":
+            return place == len(data)
+    return False
+
+
+_frame = struct.Struct(">HBHHB").unpack_from
+_segment = struct.Struct(">BBH").unpack_from
+
+
+def _jpeg(data: bytes) -> tuple[str, int, int] | None:
     place, end = 2, len(data) - 9
     while place < end:
-        if data[place] != 0xFF:
+        first, marker, length = _segment(data, place)
+        if first != 0xFF:
             return None
-        marker = data[place + 1]
         if marker == 0xFF:  # a fill byte
             place += 1
             continue
         if marker in _FRAMES:
-            length, bits, height, width, parts = struct.unpack_from(">HBHHB", data, place + 2)
+            length, bits, height, width, parts = _frame(data, place + 2)
             sound = bits == 8 and width and height and parts in (1, 3, 4)
-            return (width, height) if sound and length == 8 + 3 * parts else None
+            return ("jpg", width, height) if sound and length == 8 + 3 * parts else None
         if marker < 0xC0 or 0xD0 <= marker <= 0xDA:  # no segment with a length, or image data
             return None
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        place += 2 + length
     return None

@@ -20,7 +20,8 @@ class Ingest:
     """Prepares images for packing; called with a file's bytes, in worker processes.
 
     Attributes:
-        check: ``decode`` decodes it whole, ``headers`` reads kind and size, ``none`` only looks at
+        check: ``decode`` decodes it whole; ``headers`` reads kind and size and looks whether the
+            file is complete, and decodes it only where that is not certain; ``none`` only looks at
             the first bytes.
         resize: length in pixels of the side ``side`` that a larger image gets; smaller ones, and
             all without it, keep their bytes.
@@ -45,12 +46,12 @@ class Ingest:
         if self.check == "none":
             return Prepared(data=data, extension=_kind(data))
         if self.check == "headers":
-            found = headers.size(data)
-            if found and found[0] * found[1] <= MAX_PIXELS and len(data) <= MAX_BYTES:
-                return Prepared(data=data, extension=_kind(data), width=found[0], height=found[1])
+            found = headers.look(data)
+            sound = found and found[1] * found[2] <= MAX_PIXELS and len(data) <= MAX_BYTES
+            if found and sound and headers.is_whole(data):
+                return Prepared(data, *found)
         image = open_image(data)
-        if self.check == "decode":
-            decode(data)
+        decode(data)
         return Prepared(
             data=data,
             extension=EXTENSIONS[str(image.format)],

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -38,9 +37,8 @@ _RAGGED = ("positive", "unknown")
 _AT_ONCE = ("shard", "offset", "size", "label", "sha256")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexRow:
-    """One item of an :class:`Index`; see there."""
+class IndexRow(NamedTuple):
+    """One item of an :class:`Index`; see there. A plain tuple, because there are millions."""
 
     key: str
     name: str
@@ -144,18 +142,20 @@ class Index:
     @classmethod
     def of(cls, rows: Sequence[IndexRow]) -> Index:
         """From rows in order."""
+        values = dict(zip(IndexRow._fields, zip(*rows, strict=True), strict=True)) if rows else {}
         columns: dict[str, Any] = {
-            c: np.array([getattr(r, c) for r in rows], dtype).reshape(len(rows), *shape)
+            c: np.array(values.get(c, ()), dtype).reshape(len(rows), *shape)
             for c, (dtype, shape) in _NUMBERS.items()
             if c not in ("sha256", "extension")
         }
-        digests = b"".join(r.sha256 for r in rows)
+        digests = b"".join(values.get("sha256", ()))
         columns["sha256"] = np.frombuffer(digests, np.uint8).reshape(len(rows), 32)
-        columns["extension"] = np.array([EXTENSIONS.index(r.extension) for r in rows], np.uint8)
+        places = [EXTENSIONS.index(e) for e in values.get("extension", ())]
+        columns["extension"] = np.array(places, np.uint8)
         for column in _TEXTS:
-            columns[column] = Texts.of_texts(getattr(r, column) for r in rows)
+            columns[column] = Texts.of_texts(values.get(column, ()))
         for column in _RAGGED:
-            columns[column] = Ragged.of((getattr(r, column) for r in rows), np.uint16)
+            columns[column] = Ragged.of(values.get(column, ()), np.uint16)
         return cls(columns)
 
     @classmethod

@@ -119,6 +119,14 @@ class Manifest:
             raise ShardError(f"{path} is damaged ({error}): pack the catalogue again") from error
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether a data set of ours is in a folder, sound or not."""
+    try:
+        return bool(json.loads((folder / MANIFEST).read_bytes())["format"] == FORMAT)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
 def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
     """What JSON has as lists and objects, as tuples and records; checked."""
     made: dict[str, Any] = {

@@ -9,13 +9,14 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
 from fashionbatch import files
 from fashionbatch.errors import ImageError, UsageError
-from fashionbatch.shards.index import UNKNOWN, Index, IndexRow
+from fashionbatch.shards.index import EXTENSIONS, UNKNOWN, Index, IndexRow
 from fashionbatch.shards.manifest import ShardRecord
 from fashionbatch.shards.plan import ShardTask
 from fashionbatch.shards.spool import Spool
@@ -23,11 +24,12 @@ from fashionbatch.sources import Failure, Item, Source
 
 _BLOCK = 512
 _END = b"\0" * (2 * _BLOCK)  # a tar file ends with two empty blocks
+_ZEROS = b"\0" * _BLOCK
+_PIECE = 1 << 20  # bytes that are hashed and written together
 _PART = ".npz"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class Prepared(NamedTuple):
     """An image that is fit to be packed.
 
     Attributes:
@@ -43,6 +45,8 @@ class Prepared:
     height: int = 0
     original: tuple[int, int] | None = None
 
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 #: looks at an image's bytes; raises ImageError where they cannot be used
 Prepare = Callable[[bytes], Prepared]
@@ -106,7 +110,8 @@ class Packer:
                 path = folder / file
                 if path.exists() and files.sha256(path) == packed.record.sha256:
                     return packed
-        except (OSError, ValueError, KeyError, TypeError):  # cut short: written again
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):
+            # cut short or damaged: written again
             return None
         return None
 
@@ -200,7 +205,8 @@ def _save_part(path: Path, index: Index, about: Mapping[str, Any]) -> None:
 
 def _load_about(path: Path) -> dict[str, Any]:
     with np.load(path, allow_pickle=False) as arrays:
-        about: dict[str, Any] = json.loads(arrays["about"].tobytes())
+        loaded = {name: arrays[name] for name in arrays.files}  # all, for their checksums
+    about: dict[str, Any] = json.loads(loaded["about"].tobytes())
     return about
 
 
@@ -219,22 +225,22 @@ def _add(tar: _Tar, key: str, item: Item, prepared: Prepared, label: int, group:
         if box:
             box = (round(box[0] * x), round(box[1] * y), round(box[2] * x), round(box[3] * y))
         landmarks = tuple((v, round(px * x), round(py * y)) for v, px, py in landmarks)
-    facts = {
-        "group": item.group,
-        "box": box,
-        "landmarks": landmarks,
-        "positive": item.positive,
-        "unknown": item.unknown,
-        "metadata": dict(item.metadata),
-    }
-    about |= {name: value for name, value in facts.items() if value}
-    offset = tar.add(f"{key}.{prepared.extension}", prepared.data)
-    tar.add(
-        f"{key}.json",
-        json.dumps(about, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(),
-    )
+    if item.group is not None:
+        about["group"] = item.group
+    if box:
+        about["box"] = box
+    if landmarks:
+        about["landmarks"] = landmarks
+    if item.positive:
+        about["positive"] = item.positive
+    if item.unknown:
+        about["unknown"] = item.unknown
+    if item.metadata:
+        about["metadata"] = item.metadata
+    members = [(prepared.extension, prepared.data), ("json", _encode(about).encode())]
     if label != UNKNOWN:
-        tar.add(f"{key}.cls", b"%d" % label)
+        members.append(("cls", b"%d" % label))
+    offset = tar.add(key, members)
     return IndexRow(
         key=key,
         name=item.name,
@@ -264,19 +270,27 @@ class _Tar:
         self.size = 0
         self.sha256 = ""
 
-    def add(self, name: str, data: bytes) -> int:
-        """Appends a member.
+    def add(self, key: str, members: list[tuple[str, bytes]]) -> int:
+        """Appends the members of a sample.
+
+        Args:
+            key: of the sample.
+            members: extension and bytes of each.
 
         Returns:
-            where its bytes start.
+            where the bytes of the first member start.
         """
-        offset = self.size + _BLOCK
-        pad = -len(data) % _BLOCK
-        self._waiting += (_header(name, len(data)), data, b"\0" * pad)
-        self.size += _BLOCK + len(data) + pad
-        if self.size - self._bytes > 1 << 20:
+        start = self.size
+        own = key.encode("ascii")
+        key_sum = sum(own)
+        for extension, data in members:
+            size = len(data)
+            pad = -size % _BLOCK
+            self._waiting += (_header(own, key_sum, extension, size), data, _ZEROS[:pad])
+            self.size += _BLOCK + size + pad
+        if self.size - self._bytes > _PIECE:
             self._flush()
-        return offset
+        return start + _BLOCK
 
     def _flush(self) -> None:
         # one hash and one write for many small pieces
@@ -305,14 +319,19 @@ class _Tar:
 # everything of a ustar header (POSIX.1-1988) but name, size and checksum: a plain file that all may
 # read, without clock, owner or machine
 _MODE = b"0000644\x000000000\x000000000\x00"
-_REST = b"00000000000\x00" + b" " * 8 + b"0".ljust(101, b"\0") + b"ustar\x0000".ljust(255, b"\0")
-_SUM = sum(_MODE) + sum(_REST)  # in which the checksum itself counts as blanks
+_TIME = b"00000000000\x00"
+_REST = b"0".ljust(101, b"\0") + b"ustar\x0000".ljust(255, b"\0")
+_SUM = sum(_MODE) + sum(_TIME) + 8 * ord(" ") + sum(_REST)  # the checksum counts as blanks
+_ENDINGS = {
+    e: (b"." + e.encode(), ord(".") + sum(e.encode())) for e in (*EXTENSIONS, "json", "cls")
+}
 
 
-def _header(name: str, size: int) -> bytes:
+def _header(key: bytes, key_sum: int, extension: str, size: int) -> bytes:
     if size >= 8**11:
-        raise UsageError(f"{name} has {size} bytes: a shard holds images below 8 GiB")
-    own = name.encode("ascii")
-    length = b"%011o\0" % size
-    total = _SUM + sum(own) + sum(length)
-    return own.ljust(100, b"\0") + _MODE + length + _REST[:12] + b"%06o\0 " % total + _REST[20:]
+        raise UsageError(f"an image has {size} bytes: a shard holds images below 8 GiB")
+    ending, ending_sum = _ENDINGS[extension]
+    length = b"%011o" % size
+    total = _SUM + key_sum + ending_sum + sum(length)
+    name = (key + ending).ljust(100, b"\0")
+    return b"%b%b%b\0%b%06o\0 %b" % (name, _MODE, length, _TIME, total, _REST)

@@ -115,7 +115,7 @@ def make(
     kept, catalogue = _vocabulary(catalogue, selection)
     own = bool((catalogue.split != NO_SPLIT).any())
     warnings = [*_alike(kept)]
-    shares = split or (default_split if kept and not own else None)
+    shares = split or (default_split if kept and not own else None) or None
     if shares is None:
         if by_group:
             raise UsageError(

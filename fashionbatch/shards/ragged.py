@@ -47,7 +47,7 @@ class Ragged:
     def lengths(self) -> npt.NDArray[np.int64]:
         """int64 ``[N]``."""
         ends = self.ends.astype(np.int64)
-        return ends - np.concatenate([[0], ends[:-1]])
+        return np.asarray(ends - np.concatenate([[0], ends[:-1]]), np.int64)
 
     @property
     def sound(self) -> bool:

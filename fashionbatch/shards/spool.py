@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from fashionbatch.errors import SourceError
 from fashionbatch.sources import Item
 
+
+def _plain(value: object) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"metadata has a {type(value).__name__}, which is no JSON value")
+
+
 _HEAD = struct.Struct("<II")
-_DEFAULTS = {f.name: f.default for f in fields(Item)} | {"metadata": {}}
+_NO_DATA = 2**32 - 1
+_FIELDS = tuple(f.name for f in fields(Item) if f.name != "data")
+_values = operator.attrgetter(*_FIELDS)
+# ASCII, because paths can hold lone surrogates
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_plain).encode
+_decode = json.JSONDecoder().decode
 _TUPLES = ("positive", "unknown", "box", "landmarks")
 
 
@@ -34,17 +50,20 @@ class SpoolWriter:
 
         Returns:
             where it starts: what :meth:`Spool.record` takes.
+
+        Raises:
+            SourceError: its metadata is no JSON.
         """
-        about = {k: v for k in _DEFAULTS if (v := getattr(item, k)) != _DEFAULTS[k]}
-        data = about.pop("data", b"")
-        if "path" in about:
-            about["path"] = os.fspath(about["path"])
-        if "metadata" in about:
-            about["metadata"] = dict(about["metadata"])
-        # ASCII, because paths can hold lone surrogates
-        text = json.dumps(about, separators=(",", ":"), allow_nan=False).encode()
+        try:
+            text = _encode(_values(item)).encode()
+        except (TypeError, ValueError) as error:
+            raise SourceError(
+                f"item {item.name!r} of the source cannot be kept ({error}): its metadata may hold "
+                "JSON values only"
+            ) from error
+        length = _NO_DATA if item.data is None else len(item.data)
         start = self._offset
-        self._offset += self._file.write(_HEAD.pack(len(text), len(data)) + text + data)
+        self._offset += self._file.write(_HEAD.pack(len(text), length) + text + (item.data or b""))
         return start
 
     def __enter__(self) -> SpoolWriter:
@@ -73,21 +92,18 @@ class Spool:
         """The item's bytes in the file: equal for equal items."""
         head = os.pread(self._descriptor, 4096, offset)
         text, data = _HEAD.unpack_from(head)
-        size = _HEAD.size + text + data
+        size = _HEAD.size + text + (0 if data == _NO_DATA else data)
         return head[:size] if size <= len(head) else os.pread(self._descriptor, size, offset)
 
     def item(self, record: bytes) -> Item:
         """The item of a :meth:`record`."""
-        text, data = _HEAD.unpack_from(record)
+        text, length = _HEAD.unpack_from(record)
         end = _HEAD.size + text
-        about: dict[str, Any] = json.loads(record[_HEAD.size : end])
-        if data:
-            about["data"] = record[end:]
-        if "path" in about:
-            about["path"] = Path(about["path"])
+        about = dict(zip(_FIELDS, _decode(record[_HEAD.size : end].decode("ascii")), strict=True))
         for name in _TUPLES:
-            if name in about:
-                about[name] = _tuple(about[name])
+            about[name] = _tuple(about[name])
+        if length != _NO_DATA:
+            about["data"] = record[end:]
         return Item(**about)
 
     def items(self, offsets: Iterator[int]) -> Iterator[Item]:

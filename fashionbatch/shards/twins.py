@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -45,8 +46,12 @@ def find_twins(
         split: int8 ``[N]``.
         label: int32 ``[N]``.
     """
-    words = np.ascontiguousarray(sha256).view(np.uint64)
-    order = np.lexsort(words.T)
+    words = np.ascontiguousarray(sha256).view(np.uint64).reshape(-1, 4)
+    order = np.argsort(words[:, 0], kind="stable")
+    # by one word first: sorting by all four is for the few that share it
+    equal = np.diff(words[order, 0]) == 0
+    order = order[np.concatenate([[False], equal]) | np.concatenate([equal, [False]])]
+    order = order[np.lexsort(words[order].T)]
     same = (words[order[1:]] == words[order[:-1]]).all(axis=1)
     borders = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)))
     groups = [np.sort(order[a : b + 1]) for a, b in borders.reshape(-1, 2).tolist()]
@@ -57,6 +62,20 @@ def find_twins(
         conflicts=sum(len(rows) - 1 for rows in groups if len(np.unique(label[rows])) > 1),
         groups=tuple(groups),
     )
+
+
+def torn_groups(group: npt.NDArray[np.uint64], split: npt.NDArray[np.int8]) -> int:
+    """How many groups lie in several splits.
+
+    Args:
+        group: uint64 ``[N]``, 0 for none.
+        split: int8 ``[N]``.
+    """
+    mine = group != 0
+    order = np.lexsort((split[mine], group[mine]))
+    groups, splits = group[mine][order], split[mine][order]
+    other = (np.diff(groups) == 0) & (np.diff(splits) != 0)
+    return len(np.unique(groups[1:][other]))
 
 
 def drop_twins(
@@ -113,7 +132,7 @@ def _size(item: Item) -> int:
     if item.path is None or item.offset is not None:
         return -1
     try:
-        return item.path.stat().st_size
+        return os.stat(item.path).st_size
     except OSError:
         return -1
 

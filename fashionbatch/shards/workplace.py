@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,12 @@ from pathlib import Path
 from fashionbatch import files
 from fashionbatch.errors import OutputExistsError, SourceError
 from fashionbatch.shards.manifest import Manifest
+
+#: names of a data set's files; users may put others beside them
+_OURS = re.compile(
+    r"(train|val|test|all)-\d{6,}\.tar|index(-\d+)?\.h5|failures(-\d+)?\.jsonl"
+    r"|\.dataset\.json\.\d+-[0-9a-f]+\.tmp"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +36,12 @@ class Workplace:
     data: Path
     work: Path
 
+    def keep(self, names: Collection[str]) -> None:
+        """Removes all other files from ``data``: an interrupted run with other options left them."""
+        for path in self.data.iterdir():
+            if path.name not in names:
+                path.unlink()
+
     def take_name(self) -> None:
         """Puts the data set in place of what is at the output."""
         files.sync(self.data)
@@ -40,15 +53,24 @@ class Workplace:
         files.sync(self.output.parent)
         shutil.rmtree(old, ignore_errors=True)
 
-    def add_to(self, before: Manifest, after: Manifest) -> None:
+    def add_to(self, after: Manifest) -> None:
         """Moves new files into the data set; it is the old one until its manifest is replaced."""
         for path in sorted(self.data.iterdir()):
             os.replace(path, self.output / path.name)
         files.sync(self.output)
         after.save(self.output)
-        for record in (before.index, before.failures):
-            assert record is not None
-            (self.output / record.file).unlink(missing_ok=True)
+        self.sweep(after)
+
+    def sweep(self, manifest: Manifest) -> None:
+        """Removes files of ours that the data set does not have (any more) from its folder.
+
+        The last index is one, and so is what a run that was to add to it had moved when it died.
+        """
+        assert manifest.index is not None and manifest.failures is not None
+        known = {r.file for r in (*manifest.shards, manifest.index, manifest.failures)}
+        for path in self.output.iterdir():
+            if _OURS.fullmatch(path.name) and path.name not in known:
+                path.unlink()
 
 
 @contextmanager
@@ -61,11 +83,12 @@ def workplace(output: Path) -> Iterator[Workplace]:
         OutputExistsError: another process is at work in it.
         SourceError: something in it cannot be written; says what is kept.
     """
+    made = [p for p in (output.parent, *output.parent.parents) if not p.exists()]
     folder = output.with_name(f".{output.name}.partial")
     place = Workplace(output=output, data=folder / "data", work=folder / "work")
     try:
-        for made in (folder, place.data, place.work):
-            made.mkdir(exist_ok=True)
+        for needed in (folder, place.data, place.work):
+            needed.mkdir(exist_ok=True, parents=True)
         lock = (folder / "lock").open("w")
     except OSError as error:
         raise SourceError(f"{output} cannot be written ({error.strerror})") from error
@@ -79,6 +102,7 @@ def workplace(output: Path) -> Iterator[Workplace]:
             finished = len(list(place.work.glob("*.npz")))
             if not finished:
                 shutil.rmtree(folder, ignore_errors=True)
+                _remove_empty(made)
             if isinstance(error, OSError):
                 kept = (
                     f"{finished} finished shards are kept in {folder}: mend that and type the same "
@@ -90,6 +114,14 @@ def workplace(output: Path) -> Iterator[Workplace]:
                 raise SourceError(f"{output} cannot be written ({reason}): {kept}") from error
             raise
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:  # somebody has put something in it
+            return
 
 
 def _old(output: Path) -> Path:

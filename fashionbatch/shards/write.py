@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 
 from fashionbatch import files
-from fashionbatch.errors import OutputExistsError, ShardError, SourceError, UsageError
+from fashionbatch.errors import OutputExistsError, SourceError, UsageError
 from fashionbatch.shards import plan as plans
 from fashionbatch.shards.catalogue import Catalogue, FailureLog, collect, to_line
 from fashionbatch.shards.index import Index
-from fashionbatch.shards.manifest import MANIFEST, FileRecord, Manifest
+from fashionbatch.shards.manifest import MANIFEST, FileRecord, Manifest, is_ours
 from fashionbatch.shards.pack import Packed, Packer, Prepare
 from fashionbatch.shards.read import ShardSet, open_shards
 from fashionbatch.shards.select import Selection
-from fashionbatch.shards.twins import drop_twins
+from fashionbatch.shards.twins import drop_twins, find_twins, torn_groups
 from fashionbatch.shards.workers import Workers
 from fashionbatch.shards.workplace import Workplace, workplace
 from fashionbatch.sources import Source
@@ -99,12 +99,13 @@ def write(job: Job, tell: Tell = lambda event, values: None) -> Manifest:
         OutputExistsError: something is at the output that may not be replaced.
         SourceError: nothing can be packed, or nothing can be written.
     """
-    before = _refuse(job)
-    job.output.parent.mkdir(parents=True, exist_ok=True)
+    _refuse(job)
     with workplace(job.output) as place:
+        before = _refuse(job)  # again: another process may have finished in between
         log = FailureLog(place.work / _FAILURES)
         catalogue = _collect(job, place, log, before, tell)
         if before is not None and not len(catalogue):
+            place.sweep(before.manifest)
             return before.manifest
         plan = plans.make(
             catalogue,
@@ -126,8 +127,28 @@ def write(job: Job, tell: Tell = lambda event, values: None) -> Manifest:
             manifest.save(place.data)
             place.take_name()
         else:
-            place.add_to(before.manifest, manifest)
+            place.add_to(manifest)
+    for text in _advice(open_shards(job.output)):
+        tell("warn", {"text": text})
     return manifest
+
+
+def _advice(shards: ShardSet) -> Iterator[str]:
+    """What makes a test look better than it is."""
+    twins = find_twins(shards.index.sha256, shards.splits, shards.labels)
+    if twins.images:
+        across = f", {twins.across} of them in another split" if twins.across else ""
+        conflicts = f", {twins.conflicts} with another label" if twins.conflicts else ""
+        yield (
+            f"{twins.images} images have the same bytes as an earlier one{across}{conflicts}: "
+            "--drop-duplicates leaves them out"
+        )
+    torn = torn_groups(shards.index.group, shards.splits)
+    if torn:
+        yield (
+            f"{torn} products have photographs in several splits: --split with --group-by keeps "
+            "each in one"
+        )
 
 
 def _refuse(job: Job) -> ShardSet | None:
@@ -146,12 +167,10 @@ def _refuse(job: Job) -> ShardSet | None:
     if not output.is_dir():
         raise OutputExistsError(f"{output} is a file: choose another output with -o")
     if any(output.iterdir()):
-        try:
-            Manifest.load(output)
-        except ShardError:
+        if not is_ours(output):
             raise OutputExistsError(
                 f"{output} holds something else than a data set: choose another output with -o"
-            ) from None
+            )
         if not job.replace:
             raise OutputExistsError(
                 f"{output} exists: choose another output with -o, add to it with --append, or "
@@ -251,9 +270,6 @@ def _finish(
     """Writes index and failures; shards that hold no item are left out."""
     old = before.manifest if before else None
     filled = [p for p in packed if p.record.items]
-    for empty in packed:
-        if not empty.record.items:
-            (place.data / empty.record.file).unlink(missing_ok=True)
     if not filled and before is None:
         first = next(f for p in packed for f in p.failures)
         raise SourceError(
@@ -267,6 +283,7 @@ def _finish(
     index.save(place.data / names[0])
     failed = _write_failures(place.data / names[1], log, packed, before, index)
     records = [FileRecord(file=n, sha256=files.sha256(place.data / n)) for n in names]
+    place.keep({*names, *(p.record.file for p in filled)})
     return Manifest(
         name=job.output.name,
         classes=plan.classes,
@@ -298,10 +315,11 @@ def _write_failures(
             gone = {index.name[row] for row in range(len(before), len(index))}
             gone |= {f.name for p in packed for f in p.failures} | log.names()
             older = before.path / before.manifest.failures.file
-            for line in older.read_text(encoding="utf-8").splitlines():
-                if json.loads(line)["name"] not in gone:
-                    count += 1
-                    file.write(line + "\n")
+            with older.open(encoding="utf-8") as lines:
+                for line in lines:
+                    if json.loads(line)["name"] not in gone:
+                        count += 1
+                        file.write(line)
         with log.path.open(encoding="utf-8") as lines:
             shutil.copyfileobj(lines, file)
         for shard in packed:

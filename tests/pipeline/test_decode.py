@@ -17,7 +17,9 @@ from PIL import Image, PngImagePlugin
 
 from fashionbatch.errors import ImageError
 from fashionbatch.pipeline import decode as module
-from fashionbatch.pipeline.decode import decode, inspect
+from fashionbatch.pipeline.decode import decode
+from fashionbatch.pipeline.ingest import Ingest
+from fashionbatch.shards.pack import Prepared
 from tests.conftest import encode, pixels
 
 Photo = Callable[..., bytes]
@@ -30,6 +32,10 @@ VALID = {
     "palette": encode(PHOTO.quantize(16), "PNG", transparency=3),
     "progressive": encode(PHOTO, progressive=True),
 }
+
+
+def inspect(data: bytes, how: str) -> Prepared:
+    return Ingest(check=how)(data)
 
 
 def array(data: bytes) -> np.ndarray:

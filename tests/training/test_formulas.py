@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from fashionbatch import registry
-from fashionbatch.parse import parse_choice
 from fashionbatch.errors import UsageError
 from fashionbatch.models.build import Head
+from fashionbatch.parse import parse_choice
 from fashionbatch.specs import HeadSpec
 from fashionbatch.training.metrics import Metrics
 

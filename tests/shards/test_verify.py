@@ -1,0 +1,662 @@
+"""Verify: every damaged byte of a data set is found, and no byte of a whole one."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fashionbatch.errors import ShardError, UsageError
+from fashionbatch.shards import members
+from fashionbatch.shards.index import Index
+from fashionbatch.shards.manifest import MANIFEST, Manifest
+from fashionbatch.shards.members import BLOCK, END
+from fashionbatch.shards.ragged import Ragged, Texts
+from fashionbatch.shards.read import ShardSet, open_shards
+from fashionbatch.shards.verify import DAMAGED, NOTE, REFUSED, SKIPPED, Finding, Report, verify
+
+Photo = Callable[..., bytes]
+SAMPLE = Path(__file__).parents[2] / "shards" / "fashion-mnist"
+
+
+@pytest.fixture
+def packed(catalog: Callable[..., Path], pack: Callable[..., tuple[Path, Manifest]]) -> Path:
+    """Six images to train on, four to validate, and one file that is no image."""
+    photos = catalog({"train/dress": 4, "train/hat": 2, "val/dress": 2, "val/hat": 2})
+    (photos / "val" / "hat" / "broken.jpg").write_bytes(b"no photograph")
+    return pack(photos, samples_per_shard=4, workers=1)[0]
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, photo: Photo) -> Path:
+    """Two tar files of three photographs each."""
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    for letter in "ab":
+        images = {f"{letter}{n}": photo(ord(letter) + n) for n in range(3)}
+        make_tar(
+            folder / f"{letter}.tar",
+            [
+                member
+                for key, data in images.items()
+                for member in ((f"{key}.jpg", data), (f"{key}.json", b'{"label": "hat"}'))
+            ],
+        )
+    return folder
+
+
+def make_tar(path: Path, content: list[tuple[str, bytes]]) -> Path:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in content:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def flip(path: Path, byte: int, bit: int = 0, *, keep_time: bool = False) -> None:
+    status = path.stat()
+    data = bytearray(path.read_bytes())
+    data[byte] ^= 1 << bit
+    path.write_bytes(data)
+    if keep_time:
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def damages(report: Report) -> list[Finding]:
+    return [f for f in report.findings if f.severity in (DAMAGED, REFUSED)]
+
+
+def only(report: Report, *words: str) -> Finding:
+    """The one finding, which says what is wrong in one line."""
+    (found,) = report.findings
+    assert not report.ok
+    assert "\n" not in found.reason
+    for word in words:
+        assert word in found.reason, found.reason
+    return found
+
+
+def signed(folder: Path, **changes: Any) -> None:
+    """Makes the manifest state the files as they are now: the work of a writer with a bug."""
+    manifest = replace(Manifest.load(folder), **changes)
+    assert manifest.index is not None and manifest.failures is not None
+
+    def record(old: Any) -> Any:
+        data = (folder / old.file).read_bytes()
+        size = {"bytes": len(data)} if hasattr(old, "bytes") else {}
+        return replace(old, sha256=hashlib.sha256(data).hexdigest(), **size)
+
+    replace(
+        manifest,
+        shards=tuple(record(s) for s in manifest.shards),
+        index=record(manifest.index),
+        failures=record(manifest.failures),
+    ).save(folder)
+
+
+def locate(shards: ShardSet, row: int) -> tuple[Path, int, int]:
+    """File of a row, and where its image starts and ends."""
+    start = shards.index.offset.item(row)
+    return shards.file(shards.index.shard.item(row)), start, start + shards.index.size.item(row)
+
+
+def test_whole_data_set(packed: Path) -> None:
+    """Nothing is found, and everything was read."""
+    shards = sorted(packed.glob("*.tar"))
+    report = verify(packed)
+    assert report.findings == () and report.ok
+    assert (report.items, report.shards) == (10, len(shards)) == (10, 3)
+    assert report.bytes == sum(s.stat().st_size for s in shards)
+    assert json.loads(json.dumps(report.to_json()))["ok"] is True
+
+
+def test_drawn_splits(
+    catalog: Callable[..., Path], pack: Callable[..., tuple[Path, Manifest]]
+) -> None:
+    """A data set whose splits were drawn is whole too, and one without labels."""
+    assert verify(pack(catalog({"dress": 8, "hat": 8}))[0]).findings == ()
+    flat = catalog({"flat": 3}, "one") / "flat"
+    assert verify(pack(flat, "shards/flat", default_split={})[0]).findings == ()
+
+
+def test_everything_an_index_can_hold(tmp_path: Path, write: Callable[..., Manifest]) -> None:
+    """Boxes, landmarks, attributes and metadata agree with what was packed."""
+    from fashionbatch.sources import Attribute, Item
+    from tests.conftest import Listed
+
+    items = [
+        Item(
+            name=f"caf\\xe9/{n} ü.jpg", data=b"x" * (500 + 6 * n), label="hat", split="train",
+            group=f"p{n}", positive=(0, 2)[: n % 3], unknown=(1,)[: n % 2], box=(1, 2, 30, 40),
+            landmarks=((0, 5, 6),), metadata={"deep": {"a": [1, None]}},
+        )
+        for n in range(7)
+    ]  # fmt: skip
+    source = Listed(items)
+    source.attributes = tuple(Attribute(name=n) for n in ("red", "blue", "green"))
+    write(items, source=source)
+    assert verify(tmp_path / "set").findings == ()
+
+
+def test_committed_sample() -> None:
+    """The sample that comes with the project is whole."""
+    report = verify(SAMPLE, workers=2)
+    assert report.findings == () and report.items == 5500
+
+
+def test_pieces_of_any_length(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members that lie across the border of two pieces are read as they are."""
+    for length in (1, 511, 700, 1024, 5000):
+        monkeypatch.setattr(members, "_PIECE", length)
+        assert verify(packed).findings == ()
+    shards = open_shards(packed)
+    path, _, end = locate(shards, 1)
+    flip(path, end - 1)
+    monkeypatch.setattr(members, "_PIECE", 600)
+    assert [f.name for f in damages(verify(packed))] == ["", shards.name(1)]
+
+
+def test_workers_change_nothing(packed: Path) -> None:
+    """Findings come in the order of the shards, however many are read at once."""
+    shards = open_shards(packed)
+    for row in range(10):
+        path, start, _ = locate(shards, row)
+        flip(path, start + row)
+    alone = verify(packed, workers=1)
+    assert len(alone.findings) == 3 + 10
+    assert verify(packed, workers=4) == alone
+
+
+def test_progress_adds_up(packed: Path, foreign: Path) -> None:
+    """All bytes are told, once."""
+    for path in (packed, foreign):
+        events: list[tuple[str, int]] = []
+
+        def tell(event: str, values: dict[str, Any], seen: Any = events) -> None:
+            seen.append((event, values["bytes"]))
+
+        report = verify(path, tell=tell)
+        assert events[0] == ("start", report.bytes)
+        assert sum(size for _, size in events[1:]) == report.bytes
+
+
+@pytest.mark.parametrize("bit", [0, 5, -1])
+def test_flipped_image_is_named(packed: Path, bit: int) -> None:
+    """Fault 8: the shard, and the one image in it that is damaged, by key and name."""
+    shards = open_shards(packed)
+    for row in range(10):
+        path, start, end = locate(shards, row)
+        whole = path.read_bytes()
+        flip(path, start + bit // 8 if bit >= 0 else end - 1, bit % 8)
+        shard, image = verify(packed).findings
+        assert (shard.shard, shard.key, shard.severity) == (path.name, "", DAMAGED)
+        assert "SHA-256" in shard.reason and "1 of its" in shard.reason
+        assert (image.shard, image.key, image.name) == (
+            path.name, shards.index.key[row], shards.name(row),
+        )  # fmt: skip
+        assert "copy its shard again" in image.reason
+        path.write_bytes(whole)
+
+
+def test_damage_beside_images_is_told_apart(packed: Path) -> None:
+    """A header, the JSON, the label or the padding: the images themselves are whole."""
+    shards = open_shards(packed)
+    path, start, end = locate(shards, 1)
+    after = end + -end % BLOCK
+    places = {
+        start - BLOCK: "header of 000000001",
+        start - BLOCK + 130: "header of 000000001",
+        after: "header of 000000001.json",
+        after + BLOCK + 1: "JSON",
+        after + 2 * BLOCK - 1: "000000001.json is not empty",
+        after + 3 * BLOCK: "label is",
+        end: "000000001",
+    }
+    whole = path.read_bytes()
+    assert end % BLOCK, "the image fills its last block: choose another one"
+    for place, words in places.items():
+        flip(path, place)
+        shard, item = verify(packed).findings
+        assert "images are whole" in shard.reason
+        assert item.key == "000000001" and words in item.reason
+        path.write_bytes(whole)
+    for place in (1, END - 1, END):
+        flip(path, len(whole) - place)
+        assert all(f.key == "" and f.shard == path.name for f in verify(packed).findings)
+        assert len(verify(packed).findings) == 2
+        path.write_bytes(whole)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two images and a failure, whose every bit may be flipped."""
+    from fashionbatch.shards.write import Job, write
+    from fashionbatch.sources import Failure, Item
+    from tests.conftest import Listed, as_jpeg
+
+    folder = tmp_path_factory.mktemp("tiny")
+    items = [
+        Item(name="a.jpg", data=b"aaa" * 99, label="hat", split="train"),
+        Failure(name="b.jpg", stage="source", reason="odd"),
+        Item(name="c.jpg", data=b"ccc" * 300, label="bag", split="train"),
+    ]
+    write(Job(source=Listed(items), output=folder / "set", prepare=as_jpeg))
+    return folder / "set"
+
+
+#: of the manifest's fields, those that nothing in the data set can be compared with
+UNCOMPARED = ("name", "source", "sample", "keys")
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from([MANIFEST, "index.h5", "failures.jsonl", "train-000000.tar"]), st.data())
+def test_any_flipped_bit_is_found(tiny: Path, file: str, data: st.DataObject) -> None:
+    """Faults 7, 8, 9: of the manifest, at most facts that are stated nowhere else change."""
+    path = tiny / file
+    whole = path.read_bytes()
+    before = Manifest.load(tiny)
+    byte = data.draw(st.integers(0, len(whole) - 1), label="byte")
+    bit = data.draw(st.integers(0, 7), label="bit")
+    try:
+        flip(path, byte, bit)
+        report = verify(tiny)
+        if report.ok:
+            assert file == MANIFEST
+            after = Manifest.load(tiny)
+            same = {name: getattr(before, name) for name in UNCOMPARED}
+            assert replace(after, **same) == before
+        else:
+            # what the manifest states is compared with the other files, so one of these is named
+            assert file == MANIFEST or file in {f.shard for f in damages(report)}
+    finally:
+        path.write_bytes(whole)
+
+
+def test_every_bit_of_the_manifests_facts(tiny: Path) -> None:
+    """What the manifest states of files, items, splits and classes is compared, bit by bit."""
+    path = tiny / MANIFEST
+    whole = path.read_bytes()
+    values = json.loads(whole)
+    protected = 0
+    for field in ("classes", "items", "failed", "shards", "index", "failures", "format_version"):
+        start = whole.index(b'"%b":' % field.encode())
+        stop = start + len(json.dumps(values[field])) + len(field)
+        try:
+            for byte in range(start, stop):
+                flip(path, byte, byte % 7)
+                assert not verify(tiny).ok, (field, path.read_bytes()[start - 5 : stop + 5])
+                path.write_bytes(whole)
+                protected += 1
+        finally:
+            path.write_bytes(whole)
+    assert protected > 300
+
+
+def test_truncation_at_every_block_is_found(tiny: Path) -> None:
+    """Faults 5 and 6: the shard and the images that are lost; whole ones are not named."""
+    path = tiny / "train-000000.tar"
+    whole = path.read_bytes()
+    shards = open_shards(tiny)
+    try:
+        for cut in sorted({*range(0, len(whole), BLOCK), *range(1, len(whole), 97)}):
+            path.write_bytes(whole[:cut])
+            first, *rest = damages(verify(tiny))
+            assert first.shard == path.name and f"{cut} bytes" in first.reason
+            lost = [shards.index.key[row] for row in (0, 1) if locate(shards, row)[2] > cut]
+            named = [f.key for f in rest if "end of the image" in f.reason]
+            assert named == lost
+            if lost:
+                assert f"{len(lost)} of its 2" in first.reason
+    finally:
+        path.write_bytes(whole)
+    assert verify(tiny).ok
+
+
+@pytest.mark.parametrize("extra", [b"\0", b"\0" * 1024, b"x" * 3000])
+def test_longer_shard_is_found(packed: Path, extra: bytes) -> None:
+    """Whatever is appended."""
+    path = packed / "val-000000.tar"
+    path.write_bytes(path.read_bytes() + extra)
+    reasons = [f.reason for f in verify(packed).findings]
+    assert any("bytes" in r and "images are whole" in r for r in reasons)
+    assert any("behind its end" in r for r in reasons)
+
+
+def test_missing_files_are_named(packed: Path) -> None:
+    """Each one, and the others are still checked."""
+    for path in sorted(p for p in packed.iterdir() if p.name != MANIFEST):
+        moved = path.rename(packed.parent / "moved")
+        found = only(verify(packed), "cannot be read")
+        assert found.shard == path.name
+        moved.rename(path)
+
+
+def test_shard_that_is_no_file_is_refused(packed: Path) -> None:
+    """A named pipe does not make it wait, a folder does not make it fail."""
+    path = packed / "val-000000.tar"
+    path.unlink()
+    os.mkfifo(path)
+    assert only(verify(packed), "not a regular file").shard == path.name
+    path.unlink()
+    path.mkdir()
+    assert only(verify(packed)).shard == path.name
+
+
+def test_damaged_index_leaves_the_shards_checked(packed: Path) -> None:
+    """Without it, shards are compared with their hashes alone."""
+    flip(packed / "index.h5", 900)
+    assert only(verify(packed), "SHA-256").shard == "index.h5"
+    shard = next(packed.glob("train-*.tar"))
+    flip(shard, 5)
+    names = [f.shard for f in verify(packed).findings]
+    assert names == ["index.h5", shard.name]
+
+
+def test_damaged_manifest_is_refused(packed: Path) -> None:
+    """Nothing else can be trusted then."""
+    (packed / MANIFEST).write_bytes((packed / MANIFEST).read_bytes()[:-9])
+    found = only(verify(packed), "damaged")
+    assert (found.shard, found.severity) == (MANIFEST, REFUSED)
+
+
+def test_interrupted_copy_is_no_data_set_made_elsewhere(packed: Path) -> None:
+    """Without the manifest, shards of ours lose their labels: that is said."""
+    (packed / MANIFEST).unlink()
+    found = only(verify(packed), "missing")
+    assert (found.shard, found.severity) == (MANIFEST, REFUSED)
+
+
+def test_unlisted_tar_is_noted(packed: Path) -> None:
+    """It is nobody's damage."""
+    shutil.copy(packed / "val-000000.tar", packed / "val-000009.tar")
+    report = verify(packed)
+    assert report.ok
+    assert [(f.shard, f.severity) for f in report.findings] == [("val-000009.tar", NOTE)]
+
+
+def test_failures_are_counted(packed: Path) -> None:
+    """A line too many, and one that is no failure, though the hash fits."""
+    path = packed / "failures.jsonl"
+    whole = path.read_text()
+    for text, words in (
+        (whole * 2, "2 lines"),
+        ("", "0 lines"),
+        ('{"name": 1}\n', "line 1"),
+        ("[[[[\n", "line 1"),
+    ):
+        path.write_text(text)
+        assert only(verify(packed), "SHA-256").shard == path.name
+        signed(packed)
+        assert only(verify(packed), words).shard == path.name
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"items": 11}, "add up"),
+        ({"items": "10"}, "no number"),
+        ({"failed": None}, "no number"),
+        ({"name": 5}, "no text"),
+    ],
+)
+def test_manifest_that_contradicts_itself(
+    packed: Path, changes: dict[str, Any], words: str
+) -> None:
+    """Although every file is as it states."""
+    signed(packed, **changes)
+    found = [f for f in verify(packed).findings if f.shard == MANIFEST]
+    assert len(found) == 1 and words in found[0].reason
+
+
+def test_hostile_manifest_is_an_error_of_ours(packed: Path) -> None:
+    """Absurd numbers and names end in findings, not in a traceback."""
+    manifest = Manifest.load(packed)
+    first, *rest = manifest.shards
+    for changes in (
+        {"bytes": 1 << 80},
+        {"bytes": -5},
+        {"items": -1},
+        {"items": 1 << 70},
+        {"split": "trian"},
+        {"file": "\ud800.tar"},
+        {"file": "a\0b.tar"},
+        {"file": ".."},
+        {"sha256": None},
+    ):
+        text = json.dumps(
+            {
+                **json.loads((packed / MANIFEST).read_text()),
+                "shards": [vars(s) for s in (replace(first, **changes), *rest)],
+            }
+        )
+        whole = (packed / MANIFEST).read_bytes()
+        (packed / MANIFEST).write_text(text)
+        assert not verify(packed).ok, changes
+        (packed / MANIFEST).write_bytes(whole)
+
+
+def _reversed(index: Index) -> dict[str, Any]:
+    return {"shard": index.shard[::-1].copy()}
+
+
+INDEXES: dict[str, tuple[Callable[[Index], dict[str, Any]], str]] = {
+    "order": (_reversed, "order"),
+    "counts": (lambda i: {"shard": np.maximum(i.shard, 1)}, "items in"),
+    "label": (lambda i: {"label": i.label + 2}, "no classes"),
+    "negative": (lambda i: {"label": i.label - 9}, "no classes"),
+    "kind": (lambda i: {"extension": i.extension + 9}, "kind"),
+    "key": (lambda i: {"key": Texts.of_texts(["000000000"] * len(i))}, "key twice"),
+    "empty key": (lambda i: {"key": Texts.of_texts([""] * len(i))}, "key twice"),
+    "attribute": (
+        lambda i: {"positive": Ragged.of([[7]] * len(i), np.uint16)},
+        "no attributes",
+    ),
+    "outside": (lambda i: {"offset": i.offset + np.uint64(1 << 63)}, "outside"),
+    "overlap": (lambda i: {"size": i.size + np.uint32(1 << 20)}, "overlap"),
+    "shifted": (lambda i: {"offset": i.offset + np.uint64(BLOCK)}, "overlap"),
+    "odd": (lambda i: {"offset": i.offset + np.uint64(1)}, "overlap"),
+}
+
+
+@pytest.mark.parametrize("case", INDEXES)
+def test_index_that_cannot_be_right(packed: Path, case: str) -> None:
+    """Found before any shard is compared with it, although its hash fits."""
+    change, words = INDEXES[case]
+    path = packed / "index.h5"
+    index = Index.load(path)
+    index.to_arrays()
+    index.replaced(**change(index)).save(path)
+    signed(packed)
+    assert only(verify(packed), words).shard == "index.h5"
+
+
+@pytest.mark.parametrize("column", ["sha256", "label", "width", "box", "name", "key", "extension"])
+def test_index_of_other_facts(packed: Path, column: str) -> None:
+    """One wrong value, in an index and a manifest that agree: that item is named."""
+    path = packed / "index.h5"
+    index = Index.load(path)
+    values = index.to_arrays()[column].copy()
+    if column in ("name", "key"):
+        names = list(getattr(index, column))
+        names[4] = f"x{names[4][1:]}"
+        value: Any = Texts.of_texts(names)
+    else:
+        values[4] = (values[4] + 1) % (2 if column in ("label", "extension") else 99)
+        value = values
+    index.replaced(**{column: value}).save(path)
+    signed(packed)
+    assert only(verify(packed)).key == (names[4] if column == "key" else index.key[4])
+
+
+def test_index_without_a_column(packed: Path) -> None:
+    """Or with one that is no text: an error of ours."""
+    import h5py
+
+    with h5py.File(packed / "index.h5", "a") as file:
+        del file["width"]
+    signed(packed)
+    found = only(verify(packed), "width")
+    assert (found.shard, found.severity) == ("index.h5", REFUSED)
+
+
+def _header(name: str, size: int, kind: bytes = b"0") -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def test_shard_of_a_writer_with_a_bug(packed: Path) -> None:
+    """Hashes that fit do not hide what contradicts the index."""
+    shards = open_shards(packed)
+    path, start, end = locate(shards, 1)
+    name, key = shards.name(1).encode(), "000000001"
+    after = end + -end % BLOCK
+    size = end - start
+    image = path.read_bytes()[start - BLOCK : start][:100].rstrip(b"\0").decode()
+    json_size = int(path.read_bytes()[after + 124 : after + 135], 8)
+    cases: dict[str, tuple[int, bytes]] = {
+        "SHA-256": (start + 5, b"ABC"),
+        f"header of {image} is of '{key}x'": (start - BLOCK, _header(f"{key}x", size)),
+        f"states {size - 1} bytes": (start - BLOCK, _header(image, size - 1)),
+        "no plain file": (start - BLOCK, _header(image, size, b"2")),
+        "has the name": (after + BLOCK + path.read_bytes()[after + BLOCK :].index(name), b"NAME"),
+        "JSON is no object": (after + BLOCK, b"[" + b" " * (json_size - 2) + b"]"),
+        "header of 000000001.json is of": (after, _header("000000001.jsom", json_size)),
+        "label is": (after + 3 * BLOCK, b"7"),
+        "is not empty": (end, b"hidden"),
+    }
+    whole = path.read_bytes()
+    for words, (place, data) in cases.items():
+        made = bytearray(whole)
+        made[place : place + len(data)] = data
+        path.write_bytes(made)
+        signed(packed)
+        found = only(verify(packed), words)
+        assert (found.shard, found.key) == (path.name, key)
+        path.write_bytes(whole)
+    signed(packed)
+    assert verify(packed).ok
+
+
+def test_members_that_nobody_indexed(packed: Path) -> None:
+    """Smuggled in behind the last sample, or behind the end."""
+    path = packed / "val-000000.tar"
+    whole = path.read_bytes()
+    smuggled = _header("x.pyd", 3) + b"cos".ljust(BLOCK, b"\0")
+    path.write_bytes(whole[:-END] + smuggled + whole[-END:])
+    signed(packed)
+    assert only(verify(packed), "other members").shard == path.name
+    path.write_bytes(whole + smuggled)
+    signed(packed)
+    assert not verify(packed).ok
+
+
+def test_json_bomb_is_not_followed(packed: Path) -> None:
+    """Lists within lists, deeper than Python goes."""
+    shards = open_shards(packed)
+    path, _, end = locate(shards, 3)
+    after = end + -end % BLOCK
+    whole = path.read_bytes()
+    bomb = b"[" * 200_000
+    label = b"%d" % shards.labels[3]
+    tail = _header("000000003.cls", 1) + label.ljust(BLOCK, b"\0") + bytes(END)
+    made = whole[:after] + _header("000000003.json", len(bomb)) + bomb
+    path.write_bytes(made + bytes(-len(bomb) % BLOCK) + tail)
+    signed(packed)
+    assert any("JSON is no object" in f.reason for f in verify(packed).findings)
+
+
+def test_tar_files_made_elsewhere(foreign: Path) -> None:
+    """Whole ones: in a folder, and one alone."""
+    report = verify(foreign)
+    assert report.findings == ()
+    assert (report.items, report.shards) == (6, 2)
+    assert report.bytes == sum(p.stat().st_size for p in foreign.iterdir())
+    alone = verify(foreign / "a.tar")
+    assert (alone.items, alone.shards, alone.findings) == (3, 1, ())
+
+
+def test_bit_rot_since_the_first_scan(foreign: Path) -> None:
+    """Fault 8: a payload flip keeps size and time, and is found by the first scan's hash."""
+    shards = open_shards(foreign)
+    path, start, _ = locate(shards, 4)
+    flip(path, start + 20, keep_time=True)
+    shard, image = verify(foreign).findings
+    assert (shard.shard, shard.key) == ("b.tar", "")
+    assert (image.shard, image.key, image.name) == ("b.tar", "b1", shards.name(4))
+    assert not verify(foreign).ok, "it stays found"
+    flip(path, start + 20, keep_time=True)
+    assert verify(foreign).ok
+    place = path.read_bytes().index(b"hat")
+    flip(path, place, keep_time=True)
+    (found,) = damages(verify(foreign))
+    assert (found.shard, found.key) == ("b.tar", "")
+
+
+def test_lost_sample_since_the_first_scan(foreign: Path) -> None:
+    """A file that was replaced by a shorter one of the same length and time."""
+    shards = open_shards(foreign)
+    status = (foreign / "b.tar").stat()
+    _, start, _ = locate(shards, 5)
+    data = (foreign / "b.tar").read_bytes()
+    data = data[: start - BLOCK].ljust(len(data), b"\0")
+    (foreign / "b.tar").write_bytes(data)
+    os.utime(foreign / "b.tar", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert [f.key for f in damages(verify(foreign))] == ["", "b2"]
+
+
+def test_damaged_and_skipped_and_noted(foreign: Path, photo: Photo) -> None:
+    """Each with its file; the others are still read."""
+    flip(foreign / "a.tar", 3)
+    make_tar(
+        foreign / "c.tar",
+        [("x.jpg", photo(1)), ("y.json", b"{}"), ("z.pyd", b"cos")],
+    )
+    report = verify(foreign, workers=3)
+    assert [(f.shard, f.severity, f.name) for f in report.findings] == [
+        ("a.tar", REFUSED, ""),
+        ("c.tar", SKIPPED, "y.json"),
+        ("c.tar", NOTE, ""),
+    ]
+    assert (report.items, report.shards, report.ok) == (4, 3, False)
+    (foreign / "a.tar").unlink()
+    assert verify(foreign).ok
+
+
+def test_what_is_no_data_set(tmp_path: Path) -> None:
+    """Says what to do instead."""
+    with pytest.raises(UsageError, match="does not exist"):
+        verify(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="runs a program"):
+        verify(Path("pipe:cat x.tar"))
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(ShardError, match="fashionbatch shard"):
+        verify(tmp_path / "photos")
+
+
+def test_memory_is_flat(tmp_path: Path, write: Callable[..., Manifest]) -> None:
+    """An image of 48 MiB is read in pieces."""
+    import tracemalloc
+
+    from fashionbatch.sources import Item
+
+    write([Item(name="a", data=bytes(48 << 20)), Item(name="b", data=b"b")])
+    tracemalloc.start()
+    try:
+        assert verify(tmp_path / "set").findings == ()
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
