@@ -88,7 +88,7 @@ def shard(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[s
             workers=config.workers or os.cpu_count() or 1,
             replace=config.exist_ok,
             append=config.append,
-            about={"name": name, "options": config.chosen()},
+            about={"name": name, "options": config.chosen(), "pixels": ingest.pixels},
             settings=ingest.settings,
         ),
         tell,

@@ -219,6 +219,8 @@ class ShardConfig(_Selecting):
         super().__post_init__()
         if self.split is not None:
             parse_split(self.split)
+        if self.resize is None and (self.resize_side, self.quality) != ("shorter", 92):
+            raise UsageError("--resize-side and --quality say how to --resize: add that")
         if self.append and self.exist_ok:
             raise UsageError("--append adds and --exist-ok replaces: leave one of them out")
 

@@ -3,103 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from fashionbatch import config, parse
+from fashionbatch import config
 from fashionbatch.config import PredictConfig, ShardConfig, TrainConfig
 from fashionbatch.errors import FashionbatchError, UnknownNameError, UsageError
-
-NAMES = st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True)
-VALUES = st.one_of(
-    st.integers(-(10**9), 10**9),
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.booleans(),
-    st.sampled_from(["relu", "a b", "x:y"]),
-)
-
-
-@given(NAMES, st.dictionaries(NAMES.map(lambda n: n.replace("-", "_")), VALUES, max_size=4))
-def test_choice_reads_back_what_was_written(name: str, options: dict[str, Any]) -> None:
-    """NAME:k=v,... gives the name and values of the right types."""
-    text = name + (":" if options else "") + ",".join(f"{k}={v}" for k, v in options.items())
-    assert parse.parse_choice(text) == (name, options)
-
-
-def test_choice_accepts_a_provider() -> None:
-    """provider:name with and without options keeps the provider in the name."""
-    assert parse.parse_choice("acme:step") == ("acme:step", {})
-    assert parse.parse_choice("acme:step:drop=0.5,on=true") == (
-        "acme:step",
-        {"drop": 0.5, "on": True},
-    )
-
-
-@pytest.mark.parametrize("text", ["", ":", "step:", "=1", "step:drop=1,2", "step:=1", "a,b"])
-def test_unreadable_choice_is_refused(text: str) -> None:
-    """What is no NAME[:k=v] is a usage error, not a guess."""
-    with pytest.raises(UsageError):
-        parse.parse_choice(text)
-
-
-@given(st.text(max_size=30))
-def test_parsers_raise_usage_errors_only(text: str) -> None:
-    """Any text is read or refused with one line."""
-    for parse in (
-        parse.parse_choice,
-        parse.parse_split,
-        parse.parse_unfreeze,
-        parse.parse_hidden,
-    ):
-        try:
-            parse(text)
-        except UsageError as error:
-            assert str(error)
-
-
-def test_split_keeps_the_order_and_adds_up() -> None:
-    """Shares come back as written."""
-    assert parse.parse_split("train=0.7,test=0.2,val=0.1") == {
-        "train": 0.7,
-        "test": 0.2,
-        "val": 0.1,
-    }
-    assert list(parse.parse_split("val=0.5,train=0.5")) == ["val", "train"]
-    assert parse.parse_split("train=1") == {"train": 1.0}
-    assert math.isclose(sum(parse.parse_split(config.DEFAULT_SPLIT).values()), 1)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "train", "val=1", "train=0.5", "train=0.9,val=0.2", "train=nan", "train=true",
-     "train=1,val=0", "train=0.8,dev=0.2", "train=0.5,train=0.5", "train=1.5,val=-0.5"],
-)  # fmt: skip
-def test_split_that_cannot_work_is_refused(text: str) -> None:
-    """Unknown splits, shares that are no shares, sums other than 1."""
-    with pytest.raises(UsageError):
-        parse.parse_split(text)
-    with pytest.raises(UsageError):
-        ShardConfig(split=text)
-
-
-def test_unfreeze_and_hidden_forms() -> None:
-    """The forms that the help names."""
-    assert parse.parse_unfreeze("blocks:3") == 3
-    assert parse.parse_unfreeze("all") is None
-    assert parse.parse_unfreeze("none") == 0
-    assert parse.parse_hidden("none") == ()
-    assert parse.parse_hidden("256,128") == (256, 128)
-    for text in ("blocks:-1", "blocks", "3", "blocks:x"):
-        with pytest.raises(UsageError):
-            parse.parse_unfreeze(text)
-    for text in ("0", "256,", "a", "-1", "1.5"):
-        with pytest.raises(UsageError):
-            parse.parse_hidden(text)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +19,21 @@ def test_unfreeze_and_hidden_forms() -> None:
         (ShardConfig, {"samples_per_shard": 0}, "--samples-per-shard"),
         (ShardConfig, {"check": "maybe"}, "--check"),
         (ShardConfig, {"workers": 0}, "--workers"),
+        (ShardConfig, {"split": "train=2"}, "--split"),
+        (ShardConfig, {"fraction": 0.0}, "--fraction"),
+        (ShardConfig, {"fraction": 1.1}, "--fraction"),
+        (ShardConfig, {"fraction": float("nan")}, "--fraction"),
+        (ShardConfig, {"per_class": 0}, "--per-class"),
+        (ShardConfig, {"limit_per_split": "test=0"}, "--limit-per-split"),
+        (ShardConfig, {"resize": 0}, "--resize"),
+        (ShardConfig, {"resize_side": "both"}, "--resize-side"),
+        (ShardConfig, {"quality": 101}, "--quality"),
+        (ShardConfig, {"layout": "deep"}, "--layout"),
+        (ShardConfig, {"annotations": "both"}, "--annotations"),
+        (ShardConfig, {"seed": -1}, "--seed"),
+        (ShardConfig, {"append": True, "exist_ok": True}, "--append"),
+        (TrainConfig, {"per_class": 0}, "--per-class"),
+        (PredictConfig, {"fraction": 0.0}, "--fraction"),
         (TrainConfig, {"epochs": 0}, "--epochs"),
         (TrainConfig, {"lr": float("nan")}, "--lr"),
         (TrainConfig, {"lr": -1.0}, "--lr"),
@@ -169,3 +95,42 @@ def test_every_error_has_an_exit_code() -> None:
         kind = todo.pop()
         assert kind.exit_code == (2 if issubclass(kind, UsageError) else 1)
         todo += kind.__subclasses__()
+
+
+def test_selection_is_read_from_its_options() -> None:
+    """The same fields for packing, training and predicting."""
+    given = {
+        "classes": ("a,b", '"c, d"'),
+        "category_type": ("upper",),
+        "fraction": 0.5,
+        "per_class": 600,
+        "limit_per_split": "test=10",
+        "seed": 3,
+    }
+    for kind in (ShardConfig, TrainConfig, PredictConfig):
+        assert config.make(kind, given).selection() == {
+            "classes": ("a", "b", "c, d"),
+            "category_type": ("upper",),
+            "fraction": 0.5,
+            "per_class": 600,
+            "limit_per_split": {"test": 10},
+            "seed": 3,
+        }
+        assert kind().selection()["limit_per_split"] == {}
+
+
+def test_chosen_is_what_was_asked_for() -> None:
+    """Without what does not decide about bytes: paths, processes, what happens to the output."""
+    assert ShardConfig().chosen() == {}
+    made = ShardConfig(
+        output=Path("x"), root=Path("y"), class_names=Path("z"), workers=3, exist_ok=True,
+        classes=("a",), resize=9, check="decode", seed=1,
+    )  # fmt: skip
+    assert made.chosen() == {"classes": ["a"], "resize": 9, "check": "decode", "seed": 1}
+
+
+def test_source_gets_its_own_options_only() -> None:
+    """Those that were given, so that a source can refuse what is not for it."""
+    assert ShardConfig().source_options() == {}
+    made = ShardConfig(layout="flat", label_column="x", root=Path("y"), resize=3)
+    assert made.source_options() == {"layout": "flat", "label_column": "x", "root": Path("y")}

@@ -68,6 +68,13 @@ class Ingest:
             settings["encoder"] = f"Pillow {PIL.__version__}, JPEG library {jpeg}"
         return settings
 
+    @property
+    def pixels(self) -> dict[str, Any] | None:
+        """What is done to the pixels; ``None`` where they stay as they are."""
+        if self.resize is None:
+            return None
+        return {"resize": self.resize, "resize_side": self.side, "quality": self.quality}
+
     def _resized(self, data: bytes, target: int) -> Prepared:
         opened = open_image(data)
         extension = EXTENSIONS[str(opened.format)]

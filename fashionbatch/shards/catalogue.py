@@ -136,8 +136,8 @@ def collect(
             if item.label in excluded:
                 left_out += 1
                 continue
-            priority, order = priorities(item.name.encode(), seed)
             columns["offset"].append(spool.add(item))
+            priority, order = priorities(item.name.encode(), seed)
             columns["priority"].append(priority)
             columns["order"].append(order)
             columns["group"].append(grouping.of(item))
@@ -145,7 +145,7 @@ def collect(
             columns["label"].append(
                 UNKNOWN if label is None else numbers.setdefault(label, len(numbers))
             )
-            columns["split"].append(NO_SPLIT if item.split is None else SPLITS.index(item.split))
+            columns["split"].append(_split(item))
             if len(columns["offset"]) % _TELL_EVERY == 0:
                 progress(len(columns["offset"]))
     if not columns["offset"]:
@@ -165,6 +165,17 @@ def collect(
         **{c: np.frombuffer(v, np.uint64) for c, v in columns.items()},
     )
     return _without_twins(made, failures)
+
+
+def _split(item: Item) -> int:
+    if item.split is None:
+        return NO_SPLIT
+    if item.split not in SPLITS:
+        raise SourceError(
+            f"item {item.name!r} of the source has the split {item.split!r}: it is one of "
+            f"{', '.join(SPLITS)}"
+        )
+    return SPLITS.index(item.split)
 
 
 class _Grouping:

@@ -139,7 +139,7 @@ class Packer:
                     key = f"{task.key + number:09d}"
                     label = UNKNOWN if item.label is None else labels[item.label]
                     group = int(task.group[number])
-                    rows.append(_add(tar, key, item, prepared, label, group))
+                    rows.append(_add(tar, key, item, task.split, prepared, label, group))
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -210,10 +210,18 @@ def _load_about(path: Path) -> dict[str, Any]:
     return about
 
 
-def _add(tar: _Tar, key: str, item: Item, prepared: Prepared, label: int, group: int) -> IndexRow:
+def _add(
+    tar: _Tar,
+    key: str,
+    item: Item,
+    split: str | None,
+    prepared: Prepared,
+    label: int,
+    group: int,
+) -> IndexRow:
     """Writes the members of one sample."""
     box, landmarks = item.box, item.landmarks
-    about: dict[str, Any] = {"name": item.name, "label": item.label, "split": item.split}
+    about: dict[str, Any] = {"name": item.name, "label": item.label, "split": split}
     if prepared.width:
         about |= {"width": prepared.width, "height": prepared.height}
     if prepared.original:

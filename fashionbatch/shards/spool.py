@@ -52,14 +52,16 @@ class SpoolWriter:
             where it starts: what :meth:`Spool.record` takes.
 
         Raises:
-            SourceError: its metadata is no JSON.
+            SourceError: its metadata is no JSON, or a text (the path aside) no UTF-8.
         """
         try:
             text = _encode(_values(item)).encode()
+            if b"\\ud" in text:
+                _refuse_surrogates(item)
         except (TypeError, ValueError) as error:
             raise SourceError(
-                f"item {item.name!r} of the source cannot be kept ({error}): its metadata may hold "
-                "JSON values only"
+                f"item {item.name!r} of the source cannot be kept ({error}): its texts are to be "
+                "valid UTF-8, its metadata JSON values"
             ) from error
         length = _NO_DATA if item.data is None else len(item.data)
         start = self._offset
@@ -113,6 +115,13 @@ class Spool:
     def close(self) -> None:
         """Closes the file."""
         os.close(self._descriptor)
+
+
+def _refuse_surrogates(item: Item) -> None:
+    """Raises UnicodeEncodeError where a text that is to be written is no UTF-8."""
+    for text in (item.name, item.label, item.group):
+        (text or "").encode()
+    json.dumps(item.metadata, ensure_ascii=False, default=_plain).encode()
 
 
 def _tuple(value: Any) -> Any:

@@ -133,7 +133,7 @@ def _size(item: Item) -> int:
         return -1
     try:
         return os.stat(item.path).st_size
-    except OSError:
+    except (OSError, ValueError):  # a NUL in the path
         return -1
 
 

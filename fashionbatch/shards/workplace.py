@@ -37,7 +37,7 @@ class Workplace:
     work: Path
 
     def keep(self, names: Collection[str]) -> None:
-        """Removes all other files from ``data``: an interrupted run with other options left them."""
+        """Removes other files from ``data``: a run with other options left them when it died."""
         for path in self.data.iterdir():
             if path.name not in names:
                 path.unlink()

@@ -111,7 +111,7 @@ def write(job: Job, tell: Tell = lambda event, values: None) -> Manifest:
             catalogue,
             selection=job.selection,
             split=job.split,
-            default_split=job.default_split,
+            default_split=(before and before.manifest.source.get("split")) or job.default_split,
             by_group=job.group_by is not None,
             allow_missing_classes=job.allow_missing_classes,
             samples_per_shard=job.samples_per_shard,
@@ -161,7 +161,16 @@ def _refuse(job: Job) -> ShardSet | None:
     if job.append:
         if not (output / MANIFEST).exists():
             raise UsageError(f"--append: {output} is no data set: leave --append out to make it")
-        return open_shards(output)
+        found = open_shards(output)
+        if found.manifest.index is None:
+            raise UsageError(f"--append: {output} was made elsewhere: pack it anew first")
+        made = found.manifest.source.get("pixels")
+        if made != job.about.get("pixels"):
+            raise UsageError(
+                f"--append: {output} was made with {_resizing(made)}, and this would be "
+                f"{_resizing(job.about.get('pixels'))}: type the same options"
+            )
+        return found
     if not output.exists():
         return None
     if not output.is_dir():
@@ -177,6 +186,12 @@ def _refuse(job: Job) -> ShardSet | None:
                 "replace it with --exist-ok"
             )
     return None
+
+
+def _resizing(pixels: Any) -> str:
+    if not pixels:
+        return "the images as they are"
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in pixels.items())
 
 
 def _collect(
@@ -272,6 +287,8 @@ def _finish(
     filled = [p for p in packed if p.record.items]
     if not filled and before is None:
         first = next(f for p in packed for f in p.failures)
+        for empty in packed:  # nothing to go on from
+            empty.part.unlink()
         raise SourceError(
             f"none of the {plan.items} files is an image that can be used ({first.name!r}: "
             f"{first.reason}): nothing was written"

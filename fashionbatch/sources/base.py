@@ -65,7 +65,10 @@ class Item:
         if self.path is None:
             raise ValueError(f"item {self.name!r} has neither path nor data")
         # not blocking: opening a named pipe would wait for its writer for ever
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        except ValueError:
+            raise OSError(errno.EINVAL, "its path has a NUL character") from None
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):

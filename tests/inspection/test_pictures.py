@@ -282,7 +282,7 @@ def test_many_classes(tmp_path: Path, shards: Callable[..., ShardSet]) -> None:
     """Of many classes the 60 most frequent are drawn; the picture does not grow without end."""
     blue, red = png(COLOURS["blue"]), png(COLOURS["red"])
     images = {f"c{n:03d}": [blue] for n in range(70)}
-    made = shards(images | {"z": [red] * 3})
+    made = shards(images | {"z": [red] * 30})
     page, _ = sheet(made, tmp_path / "out" / "s.png")
     assert cell(page, 0, 0) == COLOURS["red"]
     chosen, classes = pictures._choose(made, made.select(), 3, 0)

@@ -8,13 +8,17 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import webdataset
 
 from fashionbatch.errors import ImageError, ShardError, UnknownNameError, UsageError
 from fashionbatch.shards.index import Index
-from fashionbatch.shards.manifest import INDEX, MANIFEST
+from fashionbatch.shards.manifest import MANIFEST
 from fashionbatch.shards.read import ShardSet, is_shards, open_shards
+
+INDEX = "index.h5"
 
 
 @pytest.fixture
@@ -186,9 +190,34 @@ def test_index_reads_back_what_it_wrote(packed: Path, tmp_path: Path) -> None:
     index.save(tmp_path / "copy.h5")
     again = Index.load(tmp_path / "copy.h5")
     assert (tmp_path / "copy.h5").read_bytes() == (packed / INDEX).read_bytes()
-    for column, value in vars(index).items():
-        other = getattr(again, column)
-        assert value.dtype == other.dtype and (value == other).all()
+    first, second = index.to_arrays(), again.to_arrays()
+    assert len(first) == 10 + 2 * 4
+    for name, array in first.items():
+        assert array.dtype == second[name].dtype and (array == second[name]).all(), name
+
+
+def test_damaged_column_that_is_used_later_is_one_line(packed: Path) -> None:
+    """Names are loaded when they are asked for; what is wrong with them is said then."""
+    with h5py.File(packed / INDEX, "r+") as file:
+        del file["name_end"]
+    shards = open_shards(packed)
+    assert shards.read(0)
+    with pytest.raises(ShardError, match=INDEX) as caught:
+        shards.name(0)
+    assert "\n" not in str(caught.value)
+
+
+def test_shards_of_webdataset_open_here(tmp_path: Path, photo: Callable[..., bytes]) -> None:
+    """Written by webdataset itself: every image, with its label as the class."""
+    (tmp_path / "made").mkdir()
+    with webdataset.ShardWriter(
+        str(tmp_path / "made" / "part-%06d.tar"), maxcount=2, mtime=0, verbose=0
+    ) as sink:
+        for number in range(5):
+            sink.write({"__key__": f"item{number}", "jpg": photo(number), "cls": number % 2})
+    shards = open_shards(tmp_path / "made")
+    assert [shards.read(row) for row in range(5)] == [photo(n) for n in range(5)]
+    assert [shards.classes[n] for n in shards.labels.tolist()] == ["0", "1", "0", "1", "0"]
 
 
 def test_opening_what_is_no_data_set(tmp_path: Path, folder: Path) -> None:

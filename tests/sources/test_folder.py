@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fashionbatch.errors import SourceError, UnknownNameError, UsageError
-from fashionbatch.shards.write import ImageInfo, plan, write_shards
-from fashionbatch.sources import Item, open_source
+from fashionbatch.shards.manifest import Manifest
+from fashionbatch.sources import Failure, Item, open_source
 from fashionbatch.sources.base import from_text
 from fashionbatch.sources.folder import FolderSource
 
@@ -22,7 +24,13 @@ def tree(root: Path, *names: str) -> Path:
 
 
 def rows(root: Path, layout: str = "auto") -> list[tuple[str, str | None, str | None]]:
-    return [(i.name, i.label, i.split) for i in FolderSource(root, layout=layout).items()]
+    found = FolderSource(root, layout=layout).items()
+    return [(i.name, i.label, i.split) for i in found if isinstance(i, Item)]
+
+
+def left_out(root: Path, layout: str = "auto") -> dict[str, str]:
+    found = FolderSource(root, layout=layout).items()
+    return {f.name: f.reason for f in found if isinstance(f, Failure) and f.stage == "source"}
 
 
 def test_class_folders(tmp_path: Path) -> None:
@@ -72,10 +80,55 @@ def test_files_beside_folders_need_a_decision(tmp_path: Path) -> None:
     assert [r[1] for r in rows(tmp_path, "flat")] == [None, None]
 
 
-def test_hidden_files_and_clutter_are_left_out(tmp_path: Path) -> None:
-    """What file managers leave behind is no photograph; everything else is kept."""
-    tree(tmp_path, "hat/1.jpg", "hat/.DS_Store", "hat/Thumbs.db", ".git/x", "hat/notes.txt")
+def test_hidden_files_and_clutter_are_failures(tmp_path: Path) -> None:
+    """What is no photograph of the catalogue is named with its reason; a hidden folder once."""
+    tree(
+        tmp_path,
+        "hat/1.jpg", "hat/.DS_Store", "hat/Thumbs.db", ".git/x", ".git/y", "hat/notes.txt",
+    )  # fmt: skip
     assert [r[0] for r in rows(tmp_path)] == ["hat/1.jpg", "hat/notes.txt"]
+    assert left_out(tmp_path) == {
+        ".git": "it is hidden",
+        "hat/.DS_Store": "it is hidden",
+        "hat/Thumbs.db": "a file manager left it",
+    }
+
+
+@pytest.mark.parametrize("layout", ["auto", "classes", "flat"])
+def test_other_files_beside_class_folders_are_failures(tmp_path: Path, layout: str) -> None:
+    """A README is about the catalogue; it neither stops it nor is left out without a word."""
+    tree(tmp_path, "hat/1.jpg", "dress/2.jpg", "README.md", "labels.csv")
+    assert [r[0] for r in rows(tmp_path, layout)] == ["dress/2.jpg", "hat/1.jpg"]
+    reason = "it lies beside the folders and has no image's suffix"
+    assert left_out(tmp_path, layout) == {"README.md": reason, "labels.csv": reason}
+
+
+def test_other_files_in_split_folders_are_failures(tmp_path: Path) -> None:
+    """Beside the class folders of a split too."""
+    tree(tmp_path, "train/hat/1.jpg", "val/hat/2.jpg", "train/LICENSE")
+    assert rows(tmp_path) == [("train/hat/1.jpg", "hat", "train"), ("val/hat/2.jpg", "hat", "val")]
+    assert list(left_out(tmp_path)) == ["train/LICENSE"]
+
+
+def test_flat_folder_takes_every_file(tmp_path: Path) -> None:
+    """Without folders beside it a file of any name may be an image."""
+    assert [r[0] for r in rows(tree(tmp_path, "1", "2.jpg"))] == ["1", "2.jpg"]
+    assert left_out(tmp_path) == {}
+
+
+def test_items_come_in_the_same_order(tmp_path: Path) -> None:
+    """Of their names, and not of the disk."""
+    names = [f"{c}/{n}.jpg" for c in ("b", "a", "c") for n in (10, 2, 1)]
+    assert [r[0] for r in rows(tree(tmp_path, *names))] == sorted(names)
+
+
+def test_source_is_small(tmp_path: Path) -> None:
+    """It travels to worker processes, and reads there."""
+    source = FolderSource(tree(tmp_path, *(f"hat/{n}.jpg" for n in range(200))))
+    items = [i for i in source.items() if isinstance(i, Item)]
+    data = pickle.dumps(source)
+    assert len(data) < 1000
+    assert pickle.loads(data).read(items[7]) == items[7].name.encode()
 
 
 def test_empty_folder_is_refused(tmp_path: Path) -> None:
@@ -92,6 +145,7 @@ def test_odd_names_are_kept(tmp_path: Path) -> None:
     for name in (b"SKU-1.5kg.jpg", b"caf\xe9.jpg", b"a\\b.jpg", b"[b] <i>.jpg", b"sh#1.jpg"):
         Path(os.fsdecode(raw + b"/" + name)).write_bytes(name)
     for item in FolderSource(tmp_path).items():
+        assert isinstance(item, Item)
         item.name.encode("utf-8")
         assert b"hat/" + item.read() == os.fsencode(from_text(item.name))
 
@@ -105,28 +159,16 @@ def test_loop_of_links_ends(tmp_path: Path) -> None:
     assert [r[0] for r in rows(tmp_path / "photos")] == ["dress/2.jpg", "hat/1.jpg"]
 
 
-def test_unreadable_entries_are_recorded_not_fatal(tmp_path: Path) -> None:
+def test_unreadable_entries_are_recorded_not_fatal(
+    tmp_path: Path, pack: Callable[..., tuple[Path, Manifest]], photo: Callable[..., bytes]
+) -> None:
     """A dangling link, a link to itself and a named pipe fail alone; a pipe does not hang."""
-    tree(tmp_path, "hat/1.jpg")
-    (tmp_path / "hat/gone.jpg").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "hat/self.jpg").symlink_to(tmp_path / "hat/self.jpg")
-    os.mkfifo(tmp_path / "hat/pipe.jpg")
-    items, classes = plan(
-        FolderSource(tmp_path).items(),
-        split=None,
-        default_split={"train": 1.0},
-        allow_missing_classes=False,
-        seed=0,
-    )
-    manifest = write_shards(
-        items,
-        classes,
-        tmp_path / "out",
-        check=lambda data: ImageInfo(extension="jpg"),
-        samples_per_shard=9,
-        workers=1,
-        source={},
-    )
+    root = tree(tmp_path / "photos", "hat/1.jpg")
+    (root / "hat/1.jpg").write_bytes(photo())
+    (root / "hat/gone.jpg").symlink_to(tmp_path / "nowhere")
+    (root / "hat/self.jpg").symlink_to(root / "hat/self.jpg")
+    os.mkfifo(root / "hat/pipe.jpg")
+    _, manifest = pack(root)
     assert (manifest.items, manifest.failed) == (1, 3)
 
 
@@ -170,7 +212,7 @@ def test_item_without_path_or_data_is_a_bug() -> None:
 
 def test_clothing_has_ten_classes_and_two_splits(clothing: Path) -> None:
     """The real catalogue is read by its parts; its README beside them is a choice to make."""
-    items = list(FolderSource(clothing / "train").items())
+    items = [i for i in FolderSource(clothing / "train").items() if isinstance(i, Item)]
     assert len({i.label for i in items}) == 10
     assert {i.split for i in items} == {None}
     assert len({i.name for i in items}) == len(items) > 1000

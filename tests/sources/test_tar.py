@@ -531,7 +531,7 @@ def test_header_of_digits_is_refused(tmp_path: Path) -> None:
     info.type, info.size = tarfile.XHDTYPE, 32 << 10
     path = tmp_path / "x.tar"
     path.write_bytes(info.tobuf(tarfile.USTAR_FORMAT) + b"9" * (32 << 10) + bytes(1024))
-    refused(path, "digits")
+    refused(path, "a header of digits")
 
 
 @pytest.mark.parametrize(
