@@ -7,6 +7,9 @@ and the same options choose the same items when a catalogue is packed and when s
 
 from __future__ import annotations
 
+import bisect
+import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -154,8 +157,8 @@ def assign(
     """Deals items out to the splits, each class alike.
 
     Without groups, each class has its share in each split to the nearest item, and at least one to
-    train on. With groups, whole groups go, the largest first, to the split that lacks the largest
-    part of what they hold; so shares are met as nearly as the groups allow.
+    train on. With groups, whole groups are dealt, the largest first, by chance, in proportion to
+    what each split still lacks; so shares are met as nearly as the groups allow.
 
     Args:
         shares: of the splits; they add up to 1.
@@ -185,24 +188,51 @@ def _deal(
     group: npt.NDArray[np.uint64],
     priority: Priorities,
 ) -> npt.NDArray[np.int64]:
-    alone = group == 0
-    ids = np.where(alone, priority, group)  # an item without a group is one of its own
-    _, first, inverse, counts = np.unique(
-        ids, return_index=True, return_inverse=True, return_counts=True
-    )
-    lowest = np.full(len(first), np.iinfo(np.uint64).max, np.uint64)
-    np.minimum.at(lowest, inverse, priority)
-    by_group = np.argsort(inverse, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(counts)])
+    ids = np.where(group == 0, priority, group)  # an item without a group is one of its own
+    _, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    # a random number of the group, whatever the order of its items: their sum, modulo 2**64
+    drawn = np.zeros(len(counts), np.uint64)
+    np.add.at(drawn, inverse, priority)
     column = label + 1
-    lacking = shares[:, None] * np.bincount(column, minlength=int(column.max(initial=0)) + 1)
-    chosen = np.empty(len(first), np.int64)
-    for number in np.lexsort((lowest, -counts)).tolist():
-        columns = column[by_group[starts[number] : starts[number + 1]]]
-        # relative to the share, or the largest groups would all go to train; ties go to train
-        chosen[number] = int(np.argmax(lacking[:, columns].sum(axis=1) / shares))
-        np.subtract.at(lacking[chosen[number]], columns, 1)
+    totals = np.bincount(column, minlength=int(column.max(initial=0)) + 1)
+    lacking = (shares[:, None] * totals).tolist()  # lists: numpy is slow one number at a time
+    trained = [False] * len(totals)
+    chosen = np.empty(len(counts), np.int64)
+    members = column[np.argsort(inverse, kind="stable")].tolist()
+    starts = np.concatenate([[0], np.cumsum(counts)]).tolist()
+    chances = (drawn / 2**64).tolist()
+    for number in np.lexsort((drawn, -counts)).tolist():
+        held = Counter(members[starts[number] : starts[number + 1]])
+        # nothing can be learned of a class that is not in train
+        choice = _draw(lacking, held, chances[number]) if all(trained[c] for c in held) else 0
+        chosen[number] = choice
+        for c, count in held.items():
+            trained[c] |= choice == 0
+            lacking[choice][c] -= count
     return np.asarray(chosen[inverse], np.int64)
+
+
+def _draw(lacking: list[list[float]], held: Mapping[int, int], chance: float) -> int:
+    """The split of a group: by chance, in proportion to what each split lacks.
+
+    Always taking the split that lacks most would leave only small groups to the small splits. A
+    split that would get more over its share than it lacks is passed over.
+
+    Args:
+        lacking: items that each split lacks of each class.
+        held: items of the group, by class.
+        chance: from 0 to 1.
+    """
+    weights = []
+    for lacks in lacking:
+        useful = sum(min(max(lacks[c], 0.0), count) for c, count in held.items())
+        fits = 2 * useful >= sum(held.values())
+        weights.append(sum(max(lacks[c], 0.0) * n for c, n in held.items()) if fits else 0.0)
+    ends = list(itertools.accumulate(weights))
+    if not ends[-1]:
+        rest = [sum(lacks[c] for c in held) for lacks in lacking]
+        return rest.index(max(rest))
+    return bisect.bisect_right(ends, chance * ends[-1], hi=len(ends) - 1)
 
 
 def check_vocabulary(
