@@ -223,6 +223,11 @@ class ShardConfig(_Selecting):
             raise UsageError("--resize-side and --quality say how to --resize: add that")
         if self.append and self.exist_ok:
             raise UsageError("--append adds and --exist-ok replaces: leave one of them out")
+        if self.append and (self.fraction < 1 or self.per_class or self.limit_per_split):
+            raise UsageError(
+                "--append adds all that is new, and would add what --fraction, --per-class or "
+                "--limit-per-split left out: choose when training instead"
+            )
 
     def source_options(self) -> dict[str, Any]:
         """What was asked of the source; sources refuse options that are not theirs."""

@@ -105,3 +105,13 @@ class TrainingError(FashionbatchError):
 
 class StoreError(FashionbatchError):
     """A prediction file or part that is damaged, foreign, or of another run."""
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun, for messages.
+
+    Example:
+        >>> counted(1, "image"), counted(5500, "image"), counted(2, "class", "classes")
+        ('1 image', '5,500 images', '2 classes')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fashionbatch.errors import SourceError, UsageError
+from fashionbatch.errors import SourceError, UsageError, counted
 from fashionbatch.shards.catalogue import Catalogue
 from fashionbatch.shards.manifest import UNSPLIT
 from fashionbatch.shards.select import (
@@ -185,8 +185,8 @@ def _joined(
     new = tuple(c for c in kept if c not in before.classes)
     if new and before.keys and not allow_new:
         raise UsageError(
-            f"{len(new)} classes are new, {new[0]!r} first: is it misspelt? Mend it, or accept "
-            "them with --allow-new-classes"
+            f"{counted(len(new), 'class is', 'classes are')} new ({new[0]!r}): is it misspelt? "
+            "Mend it, or accept it with --allow-new-classes"
         )
     classes = (*before.classes, *new)
     old = before.class_types or (None,) * len(before.classes)

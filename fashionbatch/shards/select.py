@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from fashionbatch.errors import SourceError, UnknownNameError, UsageError
+from fashionbatch.errors import SourceError, UnknownNameError, UsageError, counted
 
 #: a split's number is its position here; -1 where there is none
 SPLITS = ("train", "val", "test")
 NO_SPLIT = -1
+_NAMED = 5  # classes that a warning names
 
 Rows = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.int32]
@@ -254,7 +255,7 @@ def check_vocabulary(
     }
     if "train" not in present or not classes:
         return []
-    warnings = []
+    lacks: dict[str, list[str]] = {name: [] for name in present}
     for number, name in enumerate(classes):
         where = [s for s, has in present.items() if has[number]]
         lacking = [s for s in present if s not in where]
@@ -263,6 +264,11 @@ def check_vocabulary(
                 f"class {name!r} is in {', '.join(where)} but not in train: is it misnamed? Mend "
                 "it, split anew with --split, or accept it with --allow-missing-classes"
             )
-        if lacking and where:
-            warnings.append(f"class {name!r} is not in {', '.join(lacking)}")
-    return warnings
+        for lacked in lacking if where else ():
+            lacks[lacked].append(name)
+    return [
+        f"{counted(len(names), 'class is', 'classes are')} not in {lacked}: "
+        f"{', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''}"
+        for lacked, names in lacks.items()
+        if names
+    ]

@@ -46,6 +46,8 @@ def find_twins(
         split: int8 ``[N]``.
         label: int32 ``[N]``.
     """
+    if not len(sha256):
+        return Twins(images=0, across=0, conflicts=0, groups=())
     words = np.ascontiguousarray(sha256).view(np.uint64).reshape(-1, 4)
     order = np.argsort(words[:, 0], kind="stable")
     # by one word first: sorting by all four is for the few that share it

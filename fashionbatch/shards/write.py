@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fashionbatch import files
-from fashionbatch.errors import OutputExistsError, SourceError, UsageError
+from fashionbatch.errors import OutputExistsError, SourceError, counted
 from fashionbatch.shards import plan as plans
 from fashionbatch.shards.catalogue import Catalogue, FailureLog, collect, to_line
+from fashionbatch.shards.growth import lacking, open_growing, state_of
 from fashionbatch.shards.index import Index
-from fashionbatch.shards.manifest import MANIFEST, FileRecord, Manifest, is_ours
+from fashionbatch.shards.manifest import FileRecord, Manifest, is_ours
 from fashionbatch.shards.pack import Packed, Packer, Prepare
 from fashionbatch.shards.read import ShardSet, open_shards
 from fashionbatch.shards.select import Selection
@@ -115,7 +114,7 @@ def write(job: Job, tell: Tell = lambda event, values: None) -> Manifest:
             by_group=job.group_by is not None,
             allow_missing_classes=job.allow_missing_classes,
             samples_per_shard=job.samples_per_shard,
-            before=_before(before) if before else None,
+            before=state_of(before) if before else None,
             allow_new_classes=job.allow_new_classes,
         )
         for text in plan.warnings:
@@ -137,17 +136,18 @@ def _advice(shards: ShardSet) -> Iterator[str]:
     """What makes a test look better than it is."""
     twins = find_twins(shards.index.sha256, shards.splits, shards.labels)
     if twins.images:
-        across = f", {twins.across} of them in another split" if twins.across else ""
-        conflicts = f", {twins.conflicts} with another label" if twins.conflicts else ""
+        across = f", {twins.across:,} of them in another split" if twins.across else ""
+        conflicts = f", {twins.conflicts:,} with another label" if twins.conflicts else ""
+        images = counted(twins.images, "image has", "images have")
         yield (
-            f"{twins.images} images have the same bytes as an earlier one{across}{conflicts}: "
-            "--drop-duplicates leaves them out"
+            f"{images} the same bytes as an earlier one{across}{conflicts}: --drop-duplicates "
+            "leaves out all but the first"
         )
     torn = torn_groups(shards.index.group, shards.splits)
     if torn:
+        products = counted(torn, "product has", "products have")
         yield (
-            f"{torn} products have photographs in several splits: --split with --group-by keeps "
-            "each in one"
+            f"{products} photographs in several splits: --split with --group-by keeps each in one"
         )
 
 
@@ -159,18 +159,7 @@ def _refuse(job: Job) -> ShardSet | None:
     """
     output = job.output
     if job.append:
-        if not (output / MANIFEST).exists():
-            raise UsageError(f"--append: {output} is no data set: leave --append out to make it")
-        found = open_shards(output)
-        if found.manifest.index is None:
-            raise UsageError(f"--append: {output} was made elsewhere: pack it anew first")
-        made = found.manifest.source.get("pixels")
-        if made != job.about.get("pixels"):
-            raise UsageError(
-                f"--append: {output} was made with {_resizing(made)}, and this would be "
-                f"{_resizing(job.about.get('pixels'))}: type the same options"
-            )
-        return found
+        return open_growing(output, job.about.get("pixels"), job.source.attributes)
     if not output.exists():
         return None
     if not output.is_dir():
@@ -188,12 +177,6 @@ def _refuse(job: Job) -> ShardSet | None:
     return None
 
 
-def _resizing(pixels: Any) -> str:
-    if not pixels:
-        return "the images as they are"
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in pixels.items())
-
-
 def _collect(
     job: Job, place: Workplace, log: FailureLog, before: ShardSet | None, tell: Tell
 ) -> Catalogue:
@@ -207,40 +190,11 @@ def _collect(
         progress=lambda count: tell("scan", {"items": count}),
     )
     if before is not None:
-        catalogue = _new(catalogue, before, job.selection.seed)
+        catalogue = lacking(catalogue, before, job.selection.seed)
     tell("scanned", {"items": len(catalogue), "failed": log.count})
     if job.drop_duplicates:
         catalogue = drop_twins(catalogue, job.source, log, before)
     return catalogue
-
-
-def _new(catalogue: Catalogue, before: ShardSet, seed: int) -> Catalogue:
-    """The items that a data set lacks, by name."""
-    known = before.index.priority(np.arange(len(before), dtype=np.int64), seed)
-    maybe = np.isin(catalogue.priority, known)
-    names = {before.name(row) for row in range(len(before))} if maybe.any() else set()
-    keep = ~maybe
-    for row in np.flatnonzero(maybe).tolist():  # 64 bits are nearly, not wholly, sure
-        keep[row] = catalogue.item(row).name not in names
-    return catalogue.taking(keep)
-
-
-def _before(shards: ShardSet) -> plans.Before:
-    manifest = shards.manifest
-    counts: dict[str | None, int] = {}
-    for record in manifest.shards:  # one that came out empty has left a gap in the numbers
-        number = int(Path(record.file).stem.rpartition("-")[2])
-        counts[record.split] = max(counts.get(record.split, 0), number + 1)
-    splits = shards.splits
-    grouped = np.flatnonzero((shards.index.group != 0) & (splits >= 0))
-    groups = dict(zip(shards.index.group[grouped].tolist(), splits[grouped].tolist(), strict=True))
-    return plans.Before(
-        classes=manifest.classes,
-        class_types=manifest.class_types,
-        keys=manifest.keys,
-        shards=counts,
-        groups=groups,
-    )
 
 
 def _pack(job: Job, plan: plans.Plan, place: Workplace, tell: Tell) -> list[Packed]:
@@ -290,8 +244,8 @@ def _finish(
         for empty in packed:  # nothing to go on from
             empty.part.unlink()
         raise SourceError(
-            f"none of the {plan.items} files is an image that can be used ({first.name!r}: "
-            f"{first.reason}): nothing was written"
+            f"none of the {plan.items} files is an image that can be used "
+            f"({first.name!r}: {first.reason}): nothing was written"
         )
     parts = [p.index(number) for number, p in enumerate(filled, len(old.shards) if old else 0)]
     index = Index.joined([before.index, *parts] if before else parts)

@@ -32,8 +32,8 @@ class Item:
         positive: attributes it has, as positions in the source's ``attributes``, ascending.
         unknown: attributes of which the catalogue does not know whether it has them; all others
             are negative. To be masked in training.
-        box: ``(x1, y1, x2, y2)`` of the garment, in pixels of the file.
-        landmarks: ``(visibility, x, y)`` each, in pixels of the file; visibility 0 visible, 1
+        box: ``(x1, y1, x2, y2)`` of the garment, in pixels of the image when it is upright.
+        landmarks: ``(visibility, x, y)`` each, in the same pixels; visibility 0 visible, 1
             occluded, 2 cut off.
         metadata: whatever else the catalogue knows, as JSON values.
         line: of the catalogue's file, for messages.

@@ -61,9 +61,9 @@ class TableSource(Source):
     r"""Every row of a CSV, TSV or Parquet file, in the file's order.
 
     The first line names the columns. A CSV file's delimiter is the one of ``,``, ``;``, tab and
-    ``|`` with which the header has an image column, and the most columns. Text is UTF-8, or UTF-16
-    with a byte order mark; bytes that are neither are kept as they are. Blank lines are passed
-    over; a row that cannot be used is a :class:`Failure`.
+    ``|`` with which the header has an image column. Text is UTF-8, of which bytes that are none are
+    kept as they are, or UTF-16 with a byte order mark. Blank lines are passed over; a row that
+    cannot be used is a :class:`Failure`.
 
     A column that is not named is guessed: the first of these names that the table has, in upper or
     lower case, with ``_``, ``-`` or a blank between words. The image: ``image``, ``image_path``,

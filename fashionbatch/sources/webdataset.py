@@ -168,8 +168,7 @@ class WebdatasetSource(Source):
         except (TypeError, ValueError) as error:
             reason = f"its JSON is damaged ({error}): take the shard from another copy"
             return Failure(name=_named(tar, sample.name), stage="shard", reason=reason)
-        split = known.pop("split") or split_of(tar)  # one that was drawn is in the file's name only
-        return Item(name=sample.name, **place, label=label, split=split, **known)
+        return Item(name=sample.name, **place, label=label, **known)
 
     def _label(self, label: str | None) -> str | None:
         if label is None or self.class_names is None or not _NUMBER.fullmatch(label):

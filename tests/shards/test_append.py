@@ -105,7 +105,7 @@ def test_labels_keep_their_positions(write: Write, tmp_path: Path) -> None:
     write(items(0, 6, "bc"))
     before = state(tmp_path / "set", "*")
     new = [*items(6, 9, "bc"), *items(9, 12, "a")]
-    with pytest.raises(UsageError, match=r"1 classes are new, 'a' first.*--allow-new-classes"):
+    with pytest.raises(UsageError, match=r"1 class is new \('a'\).*--allow-new-classes"):
         write(new, append=True)
     assert state(tmp_path / "set", "*") == before
     manifest = write(new, append=True, allow_new_classes=True)

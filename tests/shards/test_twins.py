@@ -95,7 +95,7 @@ def test_twins_are_told_with_what_they_spoil(write: Write) -> None:
         and "1 with another label" in t and "--drop-duplicates" in t
         for t in told
     )  # fmt: skip
-    assert any(t.startswith("1 products") and "--group-by" in t for t in told)
+    assert any(t.startswith("1 product has") and "--group-by" in t for t in told)
     told.clear()
     write([items[0], Item(name="f", data=b"4", label="hat", split="val")], "clean", tell=tell)
     assert told == []

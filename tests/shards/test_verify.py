@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from fashionbatch.errors import ShardError, UsageError
 from fashionbatch.shards import members
 from fashionbatch.shards.index import Index
-from fashionbatch.shards.manifest import MANIFEST, Manifest
+from fashionbatch.shards.manifest import MANIFEST, Manifest, ShardRecord
 from fashionbatch.shards.members import BLOCK, END
 from fashionbatch.shards.ragged import Ragged, Texts
 from fashionbatch.shards.read import ShardSet, open_shards
@@ -421,6 +421,27 @@ def test_manifest_that_contradicts_itself(
     assert len(found) == 1 and words in found[0].reason
 
 
+def test_split_that_there_is_not(packed: Path) -> None:
+    """A misspelt one would lose its images."""
+    first, *rest = Manifest.load(packed).shards
+    signed(packed, shards=(replace(first, split="trian"), *rest))
+    assert "'trian'" in verify(packed).findings[0].reason
+    assert verify(packed).findings[0].shard == MANIFEST
+
+
+def test_shard_without_images(packed: Path) -> None:
+    """Is whole where it is empty, and hides nothing."""
+    path = packed / "test-000000.tar"
+    path.write_bytes(bytes(END))
+    shards = Manifest.load(packed).shards
+    empty = ShardRecord(file=path.name, split="test", items=0, bytes=END, sha256="")
+    signed(packed, shards=(*shards, empty))
+    assert verify(packed).findings == ()
+    path.write_bytes(_header("x.pyd", 3) + b"cos".ljust(BLOCK, b"\0") + bytes(END))
+    signed(packed)
+    assert only(verify(packed)).shard == path.name
+
+
 def test_hostile_manifest_is_an_error_of_ours(packed: Path) -> None:
     """Absurd numbers and names end in findings, not in a traceback."""
     manifest = Manifest.load(packed)
@@ -467,7 +488,7 @@ INDEXES: dict[str, tuple[Callable[[Index], dict[str, Any]], str]] = {
     "outside": (lambda i: {"offset": i.offset + np.uint64(1 << 63)}, "outside"),
     "overlap": (lambda i: {"size": i.size + np.uint32(1 << 20)}, "overlap"),
     "shifted": (lambda i: {"offset": i.offset + np.uint64(BLOCK)}, "overlap"),
-    "odd": (lambda i: {"offset": i.offset + np.uint64(1)}, "overlap"),
+    "odd": (lambda i: {"offset": i.offset + (np.arange(len(i)) == 1).astype(np.uint64)}, "overlap"),
 }
 
 
@@ -531,6 +552,8 @@ def test_shard_of_a_writer_with_a_bug(packed: Path) -> None:
         "SHA-256": (start + 5, b"ABC"),
         f"header of {image} is of '{key}x'": (start - BLOCK, _header(f"{key}x", size)),
         f"states {size - 1} bytes": (start - BLOCK, _header(image, size - 1)),
+        f"header of {image} is damaged": (start - BLOCK + 101, b"7"),
+        "has the split": (after + path.read_bytes()[after:].index(b'"split":"') + 9, b"T"),
         "no plain file": (start - BLOCK, _header(image, size, b"2")),
         "has the name": (after + BLOCK + path.read_bytes()[after + BLOCK :].index(name), b"NAME"),
         "JSON is no object": (after + BLOCK, b"[" + b" " * (json_size - 2) + b"]"),
