@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 from fashionbatch.errors import UnknownNameError, UsageError
 from fashionbatch.parse import (
-    SPLITS,
     parse_choice,
     parse_hidden,
     parse_limits,
@@ -25,7 +24,7 @@ from fashionbatch.parse import (
     parse_split,
     parse_unfreeze,
 )
-from fashionbatch.specs import CROP_MODES
+from fashionbatch.specs import CROP_MODES, SPLITS
 
 CHECKS = ("headers", "decode", "none")
 LAYOUTS = ("auto", "classes", "flat")

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fashionbatch.errors import UnknownNameError, UsageError
-
-SPLITS = ("train", "val", "test")
+from fashionbatch.specs import SPLITS
 
 
 def parse_choice(text: str) -> tuple[str, dict[str, Any]]:

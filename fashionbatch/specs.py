@@ -32,6 +32,8 @@ Factory: TypeAlias = str | Callable[..., Any]
 CropMode: TypeAlias = Literal["center", "squash", "border"]
 Interpolation: TypeAlias = Literal["bilinear", "bicubic", "nearest"]
 
+#: of a data set; a split's number is its position here
+SPLITS: tuple[str, ...] = ("train", "val", "test")
 CROP_MODES: tuple[str, ...] = ("center", "squash", "border")
 INTERPOLATIONS: tuple[str, ...] = ("bilinear", "bicubic", "nearest")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -14,10 +14,11 @@ import numpy.typing as npt
 from fashionbatch import files
 from fashionbatch.errors import ImageError, SourceError, UsageError
 from fashionbatch.shards.read import ShardSet, is_shards, open_shards, refuse_url
-from fashionbatch.shards.select import SPLITS, Selection
+from fashionbatch.shards.select import Selection
 from fashionbatch.sources import Failure, Item
 from fashionbatch.sources.base import to_text
 from fashionbatch.sources.folder import FolderSource
+from fashionbatch.specs import SPLITS
 
 #: images of a folder that make one part
 SLICE = 1024

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fashionbatch.shards.read import ShardSet
-from fashionbatch.shards.select import SPLITS
 from fashionbatch.shards.twins import Twins, find_twins
+from fashionbatch.specs import SPLITS
 
 #: the set of an item that belongs to none
 ALONE = -1

@@ -17,7 +17,7 @@ from fashionbatch.shards.index import EXTENSIONS
 from fashionbatch.shards.manifest import UNSPLIT
 from fashionbatch.shards.ragged import Ragged
 from fashionbatch.shards.read import ShardSet
-from fashionbatch.shards.select import SPLITS
+from fashionbatch.specs import SPLITS
 
 #: reasons of failures that are told, the commonest first
 _REASONS = 10

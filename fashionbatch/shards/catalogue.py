@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from fashionbatch.errors import SourceError, UnknownNameError
 from fashionbatch.shards.index import UNKNOWN, group_id, priorities
-from fashionbatch.shards.select import NO_SPLIT, SPLITS
+from fashionbatch.shards.select import NO_SPLIT
 from fashionbatch.shards.spool import Spool, SpoolWriter
 from fashionbatch.sources import Failure, Item, Source
+from fashionbatch.specs import SPLITS
 
 #: the folder of an item's name, for ``--group-by``, where the source has no such column
 FOLDER = "folder"

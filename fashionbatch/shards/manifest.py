@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 from fashionbatch import files
 from fashionbatch.errors import ShardError
 from fashionbatch.sources import Attribute
+from fashionbatch.specs import SPLITS
 
 FORMAT = "fashionbatch-shards"
 VERSION = 1
 MANIFEST = "dataset.json"
+_PLAIN = re.compile(r"[\w-][\w.-]*", re.ASCII)  # a file's name in the folder, as we give them
 #: what items without a split are listed under
 UNSPLIT = "all"
 
@@ -92,6 +95,7 @@ class Manifest:
     def save(self, folder: Path) -> None:
         """Writes ``dataset.json`` into ``folder``."""
         values = {"format": FORMAT, "format_version": VERSION, **asdict(self)}
+        values["sha256"] = files.fingerprint(values)
         files.write_json(folder / MANIFEST, values)
 
     @classmethod
@@ -104,6 +108,8 @@ class Manifest:
         path = folder / MANIFEST
         try:
             values = json.loads(path.read_bytes())
+            stated = values.pop("sha256", None)
+            found = files.fingerprint(values)
             if values.pop("format") != FORMAT:
                 raise ShardError(f"{path} is not a manifest of {FORMAT}")
             version = values.pop("format_version")
@@ -111,6 +117,10 @@ class Manifest:
                 raise ShardError(
                     f"{path} has format version {version}, this fashionbatch reads {VERSION}: "
                     "pack the catalogue again, or use the fashionbatch that made it"
+                )
+            if stated != found:
+                raise ShardError(
+                    f"{path} was changed after it was written (SHA-256): pack the catalogue again"
                 )
             return cls(**{**values, **_typed(values)})
         except OSError as error:
@@ -140,11 +150,13 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
     if made["class_types"] and len(made["class_types"]) != len(made["classes"]):
         raise ValueError("class_types do not fit classes")
     for record in (*made["shards"], made["index"], made["failures"]):
-        if not isinstance(record.file, str) or Path(record.file).name != record.file:
+        if not isinstance(record.file, str) or not _PLAIN.fullmatch(record.file):
             raise ValueError(f"{record.file!r} is not a file of the data set's folder")
     for shard in made["shards"]:
         if not isinstance(shard.items, int) or not isinstance(shard.bytes, int):
             raise ValueError(f"{shard.file} has no counts")
+        if shard.split not in (None, *SPLITS):
+            raise ValueError(f"{shard.split!r} is no split")
     if len({s.file for s in made["shards"]}) != len(made["shards"]):
         raise ValueError("a shard is listed twice")
     return made

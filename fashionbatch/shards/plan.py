@@ -13,12 +13,12 @@ from fashionbatch.shards.catalogue import Catalogue
 from fashionbatch.shards.manifest import UNSPLIT
 from fashionbatch.shards.select import (
     NO_SPLIT,
-    SPLITS,
     Selection,
     assign,
     check_vocabulary,
     choose,
 )
+from fashionbatch.specs import SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,11 @@ from fashionbatch.errors import ImageError, ShardError, UnknownNameError, UsageE
 from fashionbatch.shards.foreign import index_foreign
 from fashionbatch.shards.index import Index
 from fashionbatch.shards.manifest import MANIFEST, Manifest
-from fashionbatch.shards.select import NO_SPLIT, SPLITS, Selection, choose
+from fashionbatch.shards.select import NO_SPLIT, Selection, choose
 from fashionbatch.sources import Failure
 from fashionbatch.sources.base import from_text
 from fashionbatch.sources.webdataset import is_webdataset
+from fashionbatch.specs import SPLITS
 
 _OPEN_FILES = 64
 
@@ -189,7 +190,8 @@ class ShardSet:
         if number in self.damaged:
             raise ShardError(self.damaged[number])
         try:
-            descriptor = os.open(self.file(number), os.O_RDONLY)
+            # not blocking: a named pipe in its place would wait for a writer for ever
+            descriptor = os.open(self.file(number), os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
             raise ShardError(
                 f"{self.file(number)} cannot be read ({error.strerror}): copy or pack it again"

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fashionbatch.errors import SourceError, UnknownNameError, UsageError, counted
+from fashionbatch.specs import SPLITS
 
-#: a split's number is its position here; -1 where there is none
-SPLITS = ("train", "val", "test")
+#: where an item has no split; else its split is a position in SPLITS
 NO_SPLIT = -1
 _NAMED = 5  # classes that a warning names
 

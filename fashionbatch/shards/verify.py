@@ -34,10 +34,10 @@ from fashionbatch.shards.members import (
 )
 from fashionbatch.shards.ragged import Texts
 from fashionbatch.shards.read import is_shards, refuse_url
-from fashionbatch.shards.select import SPLITS
 from fashionbatch.sources.base import to_text
 from fashionbatch.sources.tar import scan
 from fashionbatch.sources.webdataset import tars
+from fashionbatch.specs import SPLITS
 
 REFUSED, DAMAGED, SKIPPED, NOTE = "refused", "damaged", "skipped", "note"
 

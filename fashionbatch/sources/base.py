@@ -99,7 +99,7 @@ class Failure:
 
     Attributes:
         name: of the item or file, as :class:`Item` has it.
-        stage: where it was given up: ``"source"``, ``"read"`` or ``"decode"``.
+        stage: where it was given up: ``"source"``, ``"shard"``, ``"read"`` or ``"decode"``.
         reason: why, in a few words.
         line: of the catalogue's file, where it has lines.
     """

@@ -9,17 +9,8 @@ from pathlib import Path
 
 from fashionbatch.errors import SourceError, UsageError
 from fashionbatch.sources.base import Failure, Item, Source, to_text
+from fashionbatch.sources.names import SPLIT_NAMES
 
-#: what people call the splits -> what we call them
-SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 #: suffixes of photographs, those that we cannot decode included
 IMAGE_SUFFIXES = frozenset(
     [
@@ -102,7 +93,7 @@ class FolderSource(Source):
                     name=name,
                     path="/".join((root, *parts)),  # a Path of each would take longer than reading
                     label=to_text(rest[0]) if shape.labelled and len(rest) > 1 else None,
-                    split=SPLIT_FOLDERS[parts[0].lower()] if shape.splits else None,
+                    split=SPLIT_NAMES[parts[0].lower()] if shape.splits else None,
                 )
         except OSError as error:
             raise SourceError(
@@ -126,7 +117,7 @@ class _Shape:
 def _shape(root: Path, layout: str) -> _Shape:
     """Found by looking at the top two levels only, however many files there are."""
     loose, folders = _level(root)
-    splits = bool(folders) and not loose and all(f.lower() in SPLIT_FOLDERS for f in folders)
+    splits = bool(folders) and not loose and all(f.lower() in SPLIT_NAMES for f in folders)
     tops = [root / folder for folder in folders] if splits else [root]
     nested = False
     beside: str | None = None

@@ -17,7 +17,7 @@ import stat
 import struct
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -28,13 +28,12 @@ from PIL import Image
 
 from fashionbatch.errors import SourceError, UsageError
 from fashionbatch.sources.base import Item, Source, to_text
-from fashionbatch.sources.folder import SPLIT_FOLDERS
+from fashionbatch.sources.names import name_of, read_class_names, split_in
 
 #: most bytes that a compressed file is unpacked to: they are held in memory
 MAX_UNPACKED = 2 << 30
 
 _IMAGES = re.compile(r"(?P<prefix>.*?)[-_.]?images[-.]idx[34]-ubyte(\.gz)?")
-_SPLITS = {**SPLIT_FOLDERS, "t10k": "test"}
 _UNSIGNED_BYTES = 8
 _COLOURS = 3
 _PIECE = 1 << 20
@@ -47,59 +46,6 @@ Pixels = npt.NDArray[np.uint8]
 def is_idx(path: Path) -> bool:
     """Whether this source can read what lies at ``path``."""
     return bool(_image_files(path))
-
-
-def read_class_names(path: Path) -> tuple[str, ...]:
-    """The names of numbered classes: line ``n`` of a UTF-8 text file, counted from 0.
-
-    Raises:
-        UsageError: the file cannot be read, or has no lines, an empty one, or one twice.
-    """
-    where = to_text(os.fspath(path))
-    try:
-        names = path.read_text("utf-8-sig").rstrip().splitlines()
-    except OSError as error:
-        raise UsageError(f"{where} cannot be read ({error.strerror}): name a text file") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{where} is not UTF-8 text: write one class name per line") from error
-    names = [name.strip() for name in names]
-    lines: dict[str, int] = {}
-    for number, name in enumerate(names, 1):
-        if not name:
-            raise UsageError(f"{where}, line {number}, is empty: write one class name per line")
-        if name in lines:
-            raise UsageError(
-                f"{where} has the class {name!r} in lines {lines[name]} and {number}: give every "
-                "class its own name"
-            )
-        lines[name] = number
-    if not names:
-        raise UsageError(f"{where} is empty: write one class name per line")
-    return tuple(names)
-
-
-def name_of(number: int, names: Sequence[str]) -> str:
-    """The name of a numbered class.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if not 0 <= number < len(names):
-        raise UsageError(
-            f"the catalogue has the label {number}, but the file of class names has "
-            f"{len(names)} lines, for 0 to {len(names) - 1}: name the missing classes"
-        )
-    return names[number]
-
-
-def split_in(name: str) -> str | None:
-    """The split that a file's name speaks of: ``imagenet-train-000000`` is of ``train``.
-
-    ``None`` where no word of it is a split's name, or words name several.
-    """
-    words = re.split(r"[-_.]", name.lower())
-    found = {_SPLITS[word] for word in words if word in _SPLITS}
-    return found.pop() if len(found) == 1 else None
 
 
 class IdxSource(Source):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from fashionbatch.errors import SourceError, UsageError
 from fashionbatch.sources.base import Failure, Item, Source, to_text
-from fashionbatch.sources.folder import SPLIT_FOLDERS
+from fashionbatch.sources.names import SPLIT_NAMES
 from fashionbatch.sources.rows import open_table, plain, text
 
 SUFFIXES = frozenset([".csv", ".tsv", ".parquet"])
@@ -185,9 +185,9 @@ class TableSource(Source):
         split = None
         if self._columns.split is not None:
             given = text(fields[self._columns.split]).strip()
-            split = SPLIT_FOLDERS.get(given.lower())
+            split = SPLIT_NAMES.get(given.lower())
             if given and split is None:
-                reason = f"split {to_text(given)!r} is none of {', '.join(SPLIT_FOLDERS)}"
+                reason = f"split {to_text(given)!r} is none of {', '.join(SPLIT_NAMES)}"
                 return Failure(name=name, stage="source", reason=reason, line=line)
         label = None
         if self._columns.label is not None:

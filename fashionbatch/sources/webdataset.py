@@ -11,12 +11,13 @@ from typing import Any
 
 from fashionbatch.errors import ShardError, SourceError, UsageError
 from fashionbatch.sources.base import Attribute, Failure, Item, Source, to_text
-from fashionbatch.sources.folder import IMAGE_SUFFIXES, SPLIT_FOLDERS
-from fashionbatch.sources.idx import name_of, read_class_names, split_in
+from fashionbatch.sources.folder import IMAGE_SUFFIXES
+from fashionbatch.sources.names import SPLIT_NAMES, name_of, read_class_names, split_in
 from fashionbatch.sources.tar import MANIFEST, Sample, is_ours, scan
+from fashionbatch.specs import SPLITS
 
 _SUFFIX = ".tar"
-_SPLITS = ("train", "val", "test")
+
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 # the packer finds these out anew
 _MEASURED = ("width", "height")
@@ -54,7 +55,7 @@ def tars(path: Path) -> list[tuple[str, Path]]:
     listed = _listed(path)
     found = [(to_text(n), path / n) for n, is_folder in listed if _is_tar(n, is_folder)]
     for folder, is_folder in listed:
-        if is_folder and folder.lower() in SPLIT_FOLDERS:
+        if is_folder and folder.lower() in SPLIT_NAMES:
             found += [
                 (to_text(f"{folder}/{n}"), path / folder / n)
                 for n, inner in _listed(path / folder)
@@ -246,7 +247,7 @@ def _known(about: Mapping[str, Any], attributes: int) -> dict[str, Any]:
     Raises:
         TypeError, ValueError: it is none of ours.
     """
-    if not isinstance(about.get("name"), str) or about.get("split") not in (None, *_SPLITS):
+    if not isinstance(about.get("name"), str) or about.get("split") not in (None, *SPLITS):
         raise ValueError("it names no image")
     known: dict[str, Any] = {
         "split": about["split"],

@@ -21,8 +21,8 @@ from fashionbatch.parse import parse_choice, parse_hidden, parse_unfreeze
 from fashionbatch.pipeline.batches import default_workers
 from fashionbatch.registry import Component
 from fashionbatch.shards.read import ShardSet, open_shards
-from fashionbatch.shards.select import SPLITS, Selection
-from fashionbatch.specs import BackboneSpec, HeadSpec, Preprocessing
+from fashionbatch.shards.select import Selection
+from fashionbatch.specs import SPLITS, BackboneSpec, HeadSpec, Preprocessing
 from fashionbatch.training.checkpoint import seed_everything
 
 Rows = Mapping[str, npt.NDArray[np.int64]]

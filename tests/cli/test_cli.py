@@ -23,7 +23,8 @@ SMALL = (
     "--limit", 16, "--epochs", 1, "-j", 0, "--device", "cpu", "-b", 8,
 )  # fmt: skip
 COMMANDS = [
-    ["demo"], ["shard"], ["train"], ["predict"], ["explain"], ["backbones"], ["backbones", "show"],
+    ["demo"], ["shard"], ["inspect"], ["verify"], ["train"], ["predict"], ["explain"],
+    ["backbones"], ["backbones", "show"],
     ["plugins", "list"], ["plugins", "show"], ["plugins", "check"],
 ]  # fmt: skip
 

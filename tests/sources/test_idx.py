@@ -24,7 +24,8 @@ from PIL import Image
 
 from fashionbatch.errors import SourceError, UsageError
 from fashionbatch.sources import Item, idx
-from fashionbatch.sources.idx import IdxSource, is_idx, read_class_names, split_in
+from fashionbatch.sources.idx import IdxSource, is_idx
+from fashionbatch.sources.names import read_class_names, split_in
 
 Array = npt.NDArray[np.uint8]
 
