@@ -69,11 +69,12 @@ def shard(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[s
         side=config.resize_side,
         quality=config.quality,
     )
+    source_name, source_options = config.source()
     name = path.resolve().name or "catalogue"
     output = config.output or SHARDS / (Path(name).stem if path.is_file() else name)
     manifest = write.write(
         write.Job(
-            source=open_source(path, config.source_type, **config.source_options()),
+            source=open_source(path, source_name, **source_options),
             output=output,
             prepare=ingest,
             selection=Selection(**config.selection()),

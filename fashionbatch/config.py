@@ -155,8 +155,8 @@ class ShardConfig(_Selecting):
     )
     source_type: str | None = option(
         None,
-        "Kind of catalogue: folder, table, deepfashion, idx, webdataset, or a plugin's. "
-        "[default: recognized]",
+        "Kind of catalogue NAME[:k=v,...]: folder, table, deepfashion, idx, webdataset, or a "
+        "plugin's. [default: recognized]",
         "--source",
     )
     layout: str = option(
@@ -218,6 +218,7 @@ class ShardConfig(_Selecting):
         super().__post_init__()
         if self.split is not None:
             parse_split(self.split)
+        self.source()
         if self.resize is None and (self.resize_side, self.quality) != ("shorter", 92):
             raise UsageError("--resize-side and --quality say how to --resize: add that")
         if self.append and self.exist_ok:
@@ -228,11 +229,13 @@ class ShardConfig(_Selecting):
                 "--limit-per-split left out: choose when training instead"
             )
 
-    def source_options(self) -> dict[str, Any]:
-        """What was asked of the source; sources refuse options that are not theirs."""
+    def source(self) -> tuple[str | None, dict[str, Any]]:
+        """Name and options of the source; sources refuse options that are not theirs."""
+        name, options = parse_choice(self.source_type) if self.source_type else (None, {})
         columns = ("image_column", "label_column", "split_column", "type_column")
         names = ("layout", "annotations", *columns, "root", "class_names")
-        return {n: v for n in names if (v := getattr(self, n)) not in (None, "auto")}
+        asked = {n: v for n in names if (v := getattr(self, n)) not in (None, "auto")}
+        return name, {**options, **asked}
 
 
 @dataclass(frozen=True, kw_only=True)

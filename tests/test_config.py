@@ -131,6 +131,10 @@ def test_chosen_is_what_was_asked_for() -> None:
 
 def test_source_gets_its_own_options_only() -> None:
     """Those that were given, so that a source can refuse what is not for it."""
-    assert ShardConfig().source_options() == {}
+    assert ShardConfig().source() == (None, {})
     made = ShardConfig(layout="flat", label_column="x", root=Path("y"), resize=3)
-    assert made.source_options() == {"layout": "flat", "label_column": "x", "root": Path("y")}
+    assert made.source() == (None, {"layout": "flat", "label_column": "x", "root": Path("y")})
+    made = ShardConfig(source_type="acme:zip:depth=2", layout="flat")
+    assert made.source() == ("acme:zip", {"depth": 2, "layout": "flat"})
+    with pytest.raises(UsageError, match="option=value"):
+        ShardConfig(source_type="zip:depth=2,x")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import fashionbatch
 from fashionbatch import plugins, registry
 from fashionbatch.errors import PluginError, UnknownNameError, UsageError
 from fashionbatch.plugins import Plugin
@@ -45,6 +47,7 @@ BROKEN = {
     "yields-twice": (GOOD + GOOD.splitlines()[-1] + "\n", "twice"),
 }
 
+Photo = Callable[..., bytes]
 Install = Callable[..., str]
 
 
@@ -161,6 +164,49 @@ def test_broken_detect_leaves_folders_readable(install: Install, tmp_path: Path)
     folder.mkdir()
     (folder / "1.jpg").write_bytes(b"x")
     assert [i.name for i in open_source(folder).items()] == ["1.jpg"]
+
+
+ZIP = HEAD + (
+    "import zipfile\n"
+    "from fashionbatch import Failure, Item, Source\n"
+    "class Zip(Source):\n"
+    "    def __init__(self, path, *, label='none'):\n"
+    "        self.path, self.label = path, label\n"
+    "    def items(self):\n"
+    "        yield Failure(name='comment', stage='source', reason='not an image')\n"
+    "        for name in zipfile.ZipFile(self.path).namelist():\n"
+    "            yield Item(name=name, label=self.label)\n"
+    "    def read(self, item):\n"
+    "        return zipfile.ZipFile(self.path).read(item.name)\n"
+    "@hookimpl\ndef fashionbatch_sources():\n"
+    "    yield SourceSpec(name='zip', factory=Zip, summary='',\n"
+    "        detect=lambda path: path.suffix == '.zip')\n"
+)
+
+
+def test_source_of_a_plugin_is_packed(install: Install, tmp_path: Path, photo: Photo) -> None:
+    """It is recognized, takes its own options, reads in the workers, and reports failures."""
+    install("acme", ZIP)
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for number in range(4):
+            archive.writestr(f"{number}.jpg", photo(number))
+    made = fashionbatch.shard(
+        tmp_path / "photos.zip",
+        output=tmp_path / "set",
+        source_type="zip:label=hat",
+        samples_per_shard=1,
+        workers=2,
+        split="train=1",
+    )
+    assert (made["items"], made["failed"]) == (4, 1)
+    shards = fashionbatch.open_shards(tmp_path / "set")
+    assert shards.classes == ("hat",)
+    assert sorted(shards.read(row) for row in range(4)) == sorted(photo(n) for n in range(4))
+    fashionbatch.shard(tmp_path / "photos.zip", output=tmp_path / "recognized")
+    with pytest.raises(UnknownNameError, match="colour"):
+        fashionbatch.shard(
+            tmp_path / "photos.zip", output=tmp_path / "x", source_type="zip:colour=red"
+        )
 
 
 def test_listing_imports_no_torch() -> None:
