@@ -112,7 +112,7 @@ def verify(path: str | Path, *, workers: int | None = None, tell: Tell = _silent
 
     Returns:
         ``{"path", "items", "shards", "bytes", "ok", "findings"}``; ``ok`` where nothing is damaged,
-        the fields of a finding are those of :class:`fashionbatch.shards.verify.Finding`.
+        the fields of a finding are those of :class:`fashionbatch.shards.findings.Finding`.
 
     Raises:
         FashionbatchError: one line that says why there is nothing to check.

@@ -7,17 +7,21 @@ a file's size or time of change differs.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from fashionbatch import files
 from fashionbatch.errors import ShardError
+from fashionbatch.shards.findings import Tell
 from fashionbatch.shards.index import UNKNOWN, Index, IndexRow
 from fashionbatch.shards.manifest import Manifest, ShardRecord
+from fashionbatch.shards.threads import in_order
 from fashionbatch.sources import Failure
-from fashionbatch.sources.tar import Scan, scan
+from fashionbatch.sources.tar import scan
 from fashionbatch.sources.webdataset import split_of, tars
 
 #: goes up when the scanner finds other things in the same file
@@ -44,81 +48,165 @@ class Foreign:
 
 
 def index_foreign(path: Path) -> Foreign:
-    """Finds the images of a tar file, or of those in a folder.
+    """Finds the images of a tar file, or of those in a folder; from the cache where it has them.
 
     Labels are the texts or numbers that the samples have, sorted, numbers by value; splits are
     those that a tar file or its folder is named after.
+
+    Args:
+        path: of the tar file, or of the folder.
     """
-    found = tars(path)
-    state = [(name, p.stat().st_size, p.stat().st_mtime_ns) for name, p in found]
-    key = files.fingerprint([_VERSION, str(path.resolve()), state])
-    stem = files.cache_folder() / "shards" / key
-    known = _load(stem)
-    if known is None:
-        known = _scan(path, found)
-        _save(stem, known)
-    return known
+    return cached(path) or scan_foreign(path)
 
 
-def _scan(path: Path, found: list[tuple[str, Path]]) -> Foreign:
-    scans: list[Scan | None] = []
-    records: list[ShardRecord] = []
-    damaged: dict[int, str] = {}
-    for number, (name, tar) in enumerate(found):
+def cached(path: Path) -> Foreign | None:
+    """What the first scan has found, or ``None`` where no file has been scanned as it is now.
+
+    Args:
+        path: of a tar file, or of a folder.
+
+    Example:
+        >>> cached(Path("never-seen")) is None  # doctest: +SKIP
+        True
+    """
+    return _load(_stem(path, _listed(path)))
+
+
+def scan_foreign(
+    path: Path, *, workers: int = 1, tell: Tell = lambda event, values: None
+) -> Foreign:
+    """Reads all tar files; what the first scan has found of them stays in the cache.
+
+    Args:
+        path: of a tar file, or of a folder.
+        workers: files that are read at the same time.
+        tell: gets ``("start", {"bytes"})``, then ``("progress", {"bytes"})`` after each file.
+    """
+    listed = _listed(path)
+    stem = _stem(path, listed)  # before they are read: one that changes meanwhile is read again
+    tell("start", {"bytes": sum(tar.bytes for tar in listed)})
+    scanned = []
+    for one in in_order(_scan, list(enumerate(listed)), workers):
+        tell("progress", {"bytes": one.record.bytes})
+        scanned.append(one)
+    found = _joined(path, scanned)
+    if _load(stem) is None:  # a later scan would hide what has rotted since
+        _save(stem, found)
+    return found
+
+
+class _Listed(NamedTuple):
+    """A tar file before it is read; one that cannot be looked at has no bytes and no time."""
+
+    name: str
+    path: Path
+    bytes: int
+    mtime_ns: int
+
+
+def _listed(path: Path) -> list[_Listed]:
+    listed = []
+    for name, tar in tars(path):
         try:
-            scanned: Scan | None = scan(tar)
-            sha256 = files.sha256(tar)
-        except ShardError as error:
-            damaged[number] = str(error)
-            scanned, sha256 = None, ""
-        scans.append(scanned)
-        records.append(
-            ShardRecord(
-                file=name,
-                split=split_of(name),
-                items=len(scanned.samples) if scanned else 0,
-                bytes=tar.stat().st_size,
-                sha256=sha256,
-            )
+            status = tar.stat()
+        except OSError:  # a link to nowhere: reading it says so
+            listed.append(_Listed(name, tar, 0, 0))
+        else:
+            listed.append(_Listed(name, tar, status.st_size, status.st_mtime_ns))
+    return listed
+
+
+def _stem(path: Path, listed: Sequence[_Listed]) -> Path:
+    """Where in the cache it is kept what was found in these files, without a suffix."""
+    state = [(tar.name, tar.bytes, tar.mtime_ns) for tar in listed]
+    key = files.fingerprint([_VERSION, str(path.resolve()), state])
+    return files.cache_folder() / "shards" / key
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scanned:
+    """What is in one tar file.
+
+    Attributes:
+        record: of the file; without items where it is damaged.
+        index: the images; their labels are positions in ``labels``.
+        labels: those that its images have.
+        damaged: what is wrong with it.
+        skipped, notes: see :class:`Foreign`.
+    """
+
+    record: ShardRecord
+    index: Index = field(default_factory=lambda: Index.of([]))
+    labels: tuple[str, ...] = ()
+    damaged: str | None = None
+    skipped: tuple[Failure, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _scan(numbered: tuple[int, _Listed]) -> _Scanned:
+    number, tar = numbered
+    split = split_of(tar.name)
+    try:
+        found = scan(tar.path)
+        sha256 = files.sha256(tar.path)
+    except (ShardError, OSError) as error:
+        record = ShardRecord(file=tar.name, split=split, items=0, bytes=tar.bytes, sha256="")
+        return _Scanned(record=record, damaged=_reason(tar.name, error))
+    labels = {s.label: None for s in found.samples if s.label is not None}
+    places = {label: i for i, label in enumerate(labels)}
+    rows = [
+        IndexRow(
+            key=s.key,
+            name=s.name,
+            shard=number,
+            offset=s.offset,
+            size=s.size,
+            label=UNKNOWN if s.label is None else places[s.label],
+            sha256=s.sha256,
+            extension=s.extension,
         )
-    labels = {s.label for scanned in scans if scanned for s in scanned.samples} - {None}
-    classes = sorted((str(label) for label in labels), key=_by_value)
+        for s in found.samples
+    ]
+    return _Scanned(
+        record=ShardRecord(
+            file=tar.name, split=split, items=len(rows), bytes=tar.bytes, sha256=sha256
+        ),
+        index=Index.of(rows),
+        labels=tuple(labels),
+        skipped=tuple(found.failures),
+        notes=tuple(found.notes),
+    )
+
+
+def _reason(name: str, error: ShardError | OSError) -> str:
+    if isinstance(error, ShardError):
+        return str(error)
+    return f"{name} cannot be read ({error.strerror or error}): mend it, or leave it out"
+
+
+def _joined(path: Path, scanned: Sequence[_Scanned]) -> Foreign:
+    classes = sorted({label for one in scanned for label in one.labels}, key=_by_value)
     places = {name: i for i, name in enumerate(classes)}
-    index = Index.joined(
-        [
-            Index.of(
-                [
-                    IndexRow(
-                        key=s.key,
-                        name=s.name,
-                        shard=number,
-                        offset=s.offset,
-                        size=s.size,
-                        label=UNKNOWN if s.label is None else places[s.label],
-                        sha256=s.sha256,
-                        extension=s.extension,
-                    )
-                    for s in scanned.samples
-                ]
-            )
-            for number, scanned in enumerate(scans)
-            if scanned
-        ]
-    )
-    manifest = Manifest(
-        name=path.resolve().name.removesuffix(".tar"),
-        classes=tuple(classes),
-        items=len(index),
-        failed=sum(len(s.failures) for s in scans if s),
-        shards=tuple(records),
-    )
+    index = Index.joined([_relabelled(one, places) for one in scanned])
     return Foreign(
-        manifest=manifest,
+        manifest=Manifest(
+            name=path.resolve().name.removesuffix(".tar"),
+            classes=tuple(classes),
+            items=len(index),
+            failed=sum(len(one.skipped) for one in scanned),
+            shards=tuple(one.record for one in scanned),
+        ),
         index=index,
-        damaged=damaged,
-        skipped={i: tuple(s.failures) for i, s in enumerate(scans) if s and s.failures},
-        notes={i: tuple(s.notes) for i, s in enumerate(scans) if s and s.notes},
+        damaged={i: one.damaged for i, one in enumerate(scanned) if one.damaged},
+        skipped={i: one.skipped for i, one in enumerate(scanned) if one.skipped},
+        notes={i: one.notes for i, one in enumerate(scanned) if one.notes},
     )
+
+
+def _relabelled(one: _Scanned, places: Mapping[str, int]) -> Index:
+    # label -1, none, takes the last
+    numbers = np.array([*(places[label] for label in one.labels), UNKNOWN], np.int32)
+    return one.index.replaced(label=numbers[one.index.label])
 
 
 def _by_value(label: str) -> tuple[int, int, str]:

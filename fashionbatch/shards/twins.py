@@ -6,12 +6,14 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fashionbatch.errors import ImageError
 from fashionbatch.shards.catalogue import Catalogue, FailureLog
+from fashionbatch.shards.ragged import Ragged
 from fashionbatch.shards.read import ShardSet
 from fashionbatch.sources import Failure, Item, Source
 
@@ -27,13 +29,14 @@ class Twins:
         images: all that do.
         across: those whose bytes lie in several splits: what is learned is tested.
         conflicts: those whose bytes have several labels.
-        groups: int64 rows of each set of equal images, the sets in the order of their first row.
+        groups: int64 rows of each set of equal images, ascending; the sets in the order of their
+            first row.
     """
 
     images: int
     across: int
     conflicts: int
-    groups: tuple[npt.NDArray[np.int64], ...]
+    groups: Ragged
 
 
 def find_twins(
@@ -47,23 +50,42 @@ def find_twins(
         label: int32 ``[N]``.
     """
     if not len(sha256):
-        return Twins(images=0, across=0, conflicts=0, groups=())
+        return Twins(images=0, across=0, conflicts=0, groups=Ragged.of([], np.int64))
     words = np.ascontiguousarray(sha256).view(np.uint64).reshape(-1, 4)
     order = np.argsort(words[:, 0], kind="stable")
     # by one word first: sorting by all four is for the few that share it
     equal = np.diff(words[order, 0]) == 0
     order = order[np.concatenate([[False], equal]) | np.concatenate([equal, [False]])]
-    order = order[np.lexsort(words[order].T)]
+    order = order[np.lexsort(words[order].T)]  # stable: equal ones stay in the order of their rows
     same = (words[order[1:]] == words[order[:-1]]).all(axis=1)
     borders = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)))
-    groups = [np.sort(order[a : b + 1]) for a, b in borders.reshape(-1, 2).tolist()]
-    groups.sort(key=lambda rows: int(rows[0]))
+    groups = _groups(order, borders[::2], borders[1::2] - borders[::2] + 1)
+    copies = groups.lengths - 1
     return Twins(
-        images=sum(len(rows) - 1 for rows in groups),
-        across=sum(len(rows) - 1 for rows in groups if len(np.unique(split[rows])) > 1),
-        conflicts=sum(len(rows) - 1 for rows in groups if len(np.unique(label[rows])) > 1),
-        groups=tuple(groups),
+        images=int(copies.sum()),
+        across=int(copies[_differ(split, groups)].sum()),
+        conflicts=int(copies[_differ(label, groups)].sum()),
+        groups=groups,
     )
+
+
+def _groups(
+    order: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+) -> Ragged:
+    """Runs of ``order``, sorted by the first row of each."""
+    by_first = np.argsort(order[starts])
+    starts, lengths = starts[by_first], lengths[by_first]
+    ends = np.cumsum(lengths)
+    places = np.repeat(starts - (ends - lengths), lengths) + np.arange(lengths.sum())
+    return Ragged(order[places], ends.astype(np.uint64))
+
+
+def _differ(column: npt.NDArray[Any], groups: Ragged) -> npt.NDArray[np.bool_]:
+    """bool ``[G]``, whether a column has several values in a group; no group is empty."""
+    values = column[groups.values]
+    starts = groups.ends.astype(np.int64) - groups.lengths
+    low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+    return np.asarray(low != high, np.bool_)
 
 
 def torn_groups(group: npt.NDArray[np.uint64], split: npt.NDArray[np.int8]) -> int:

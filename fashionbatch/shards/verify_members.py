@@ -1,74 +1,17 @@
-"""What lies in one of our shards, compared with what the index says of it."""
+"""Checks the members of one of our shards: what lies there, and what the index says of it."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+from fashionbatch.shards.stream import Stream
 
 BLOCK = 512
 END = 2 * BLOCK  # a tar file ends with two empty blocks
 
-_PIECE = 4 << 20
 _MAX_BESIDE = 64 << 20  # bytes of JSON and label that are believed to belong to one image
 _MAX_SHOWN = 60
-
-
-class Stream:
-    """A file, read once from front to end and hashed on the way.
-
-    Args:
-        file: at its start.
-    """
-
-    def __init__(self, file: io.FileIO) -> None:
-        self._file = file
-        self._buffer = bytearray(_PIECE)
-        self._piece = memoryview(b"")
-        self._digest = hashlib.sha256()
-        self.position = 0
-
-    def pieces(self, size: int) -> Iterator[memoryview]:
-        """The next bytes; a piece is valid until the next one is asked for.
-
-        Raises:
-            EOFError: the file ends before.
-        """
-        while size:
-            if not self._piece:
-                self._fill()
-            part, self._piece = self._piece[:size], self._piece[size:]
-            if not part:
-                raise EOFError
-            self.position += len(part)
-            size -= len(part)
-            yield part
-
-    def take(self, size: int) -> bytes:
-        """The next bytes."""
-        return b"".join(bytes(piece) for piece in self.pieces(size))
-
-    def sha256(self, size: int) -> bytes:
-        """The hash of the next bytes."""
-        digest = hashlib.sha256()
-        for piece in self.pieces(size):
-            digest.update(piece)
-        return digest.digest()
-
-    def finish(self) -> str:
-        """Reads the rest; gives the SHA-256 of the whole file, hexadecimal."""
-        while True:
-            self.position += len(self._piece)
-            self._fill()
-            if not self._piece:
-                return self._digest.hexdigest()
-
-    def _fill(self) -> None:
-        count = self._file.readinto(self._buffer)
-        self._piece = memoryview(self._buffer)[:count]
-        self._digest.update(self._piece)
 
 
 class Sample(NamedTuple):
