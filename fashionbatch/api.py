@@ -112,7 +112,7 @@ def verify(path: str | Path, *, workers: int | None = None, tell: Tell = _silent
 
     Returns:
         ``{"path", "items", "shards", "bytes", "ok", "findings"}``; ``ok`` where nothing is damaged,
-        the fields of a finding are those of :class:`fashionbatch.shards.findings.Finding`.
+        a finding has the fields of :class:`fashionbatch.shards.verification.findings.Finding`.
 
     Raises:
         FashionbatchError: one line that says why there is nothing to check.
@@ -121,7 +121,7 @@ def verify(path: str | Path, *, workers: int | None = None, tell: Tell = _silent
         >>> fashionbatch.verify("shards/photos")["ok"]  # doctest: +SKIP
         True
     """
-    from fashionbatch.shards import verify as verifying
+    from fashionbatch.shards.verification import verify as verifying
 
     report = verifying.verify(Path(path), workers=workers or os.cpu_count() or 1, tell=tell)
     return report.to_json()

@@ -47,9 +47,7 @@ def by_bytes(twins: Twins, count: int) -> Sets:
         int64 ``[N]``, the number of an image's set, or -1 where no other one has its bytes.
     """
     sets = np.full(count, ALONE, np.int64)
-    if twins.groups:
-        lengths = [len(rows) for rows in twins.groups]
-        sets[np.concatenate(twins.groups)] = np.repeat(np.arange(len(lengths)), lengths)
+    sets[twins.groups.values] = np.repeat(np.arange(len(twins.groups)), twins.groups.lengths)
     return sets
 
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from fashionbatch import files
 from fashionbatch.errors import ShardError
-from fashionbatch.shards.findings import Tell
 from fashionbatch.shards.index import UNKNOWN, Index, IndexRow
 from fashionbatch.shards.manifest import Manifest, ShardRecord
 from fashionbatch.shards.threads import in_order
+from fashionbatch.shards.verification.findings import Tell
 from fashionbatch.sources import Failure
 from fashionbatch.sources.tar import scan
 from fashionbatch.sources.webdataset import split_of, tars

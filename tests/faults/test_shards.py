@@ -25,10 +25,10 @@ from fashionbatch import api
 from fashionbatch.cli import app
 from fashionbatch.errors import ImageError, ShardError, UsageError
 from fashionbatch.pipeline.batches import Order, batches
-from fashionbatch.shards.findings import DAMAGED, NOTE, REFUSED, SKIPPED, Report
 from fashionbatch.shards.manifest import Manifest
 from fashionbatch.shards.read import ShardSet, open_shards
-from fashionbatch.shards.verify import verify
+from fashionbatch.shards.verification.findings import DAMAGED, NOTE, REFUSED, SKIPPED, Report
+from fashionbatch.shards.verification.verify import verify
 from fashionbatch.sources.base import from_text
 from fashionbatch.specs import Preprocessing
 from fashionbatch.store.reader import open_predictions

@@ -21,15 +21,22 @@ from hypothesis import strategies as st
 from fashionbatch import files
 from fashionbatch.errors import ShardError, UsageError
 from fashionbatch.shards import foreign as foreign_tars
-from fashionbatch.shards import stream
-from fashionbatch.shards.findings import DAMAGED, NOTE, REFUSED, SKIPPED, Finding, Report
 from fashionbatch.shards.foreign import cached
 from fashionbatch.shards.index import Index
 from fashionbatch.shards.manifest import MANIFEST, Manifest, ShardRecord
 from fashionbatch.shards.ragged import Ragged, Texts
 from fashionbatch.shards.read import ShardSet, open_shards
-from fashionbatch.shards.verify import verify
-from fashionbatch.shards.verify_members import BLOCK, END
+from fashionbatch.shards.verification import stream
+from fashionbatch.shards.verification.findings import (
+    DAMAGED,
+    NOTE,
+    REFUSED,
+    SKIPPED,
+    Finding,
+    Report,
+)
+from fashionbatch.shards.verification.members import BLOCK, END
+from fashionbatch.shards.verification.verify import verify
 
 Photo = Callable[..., bytes]
 SAMPLE = Path(__file__).parents[2] / "shards" / "fashion-mnist"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from fashionbatch.errors import ShardError, UsageError
-from fashionbatch.shards.findings import Report, Tell
 from fashionbatch.shards.manifest import MANIFEST
 from fashionbatch.shards.read import is_shards, refuse_url
-from fashionbatch.shards.verify_dataset import verify_dataset
-from fashionbatch.shards.verify_foreign import verify_foreign
+from fashionbatch.shards.verification.dataset import verify_dataset
+from fashionbatch.shards.verification.findings import Report, Tell
+from fashionbatch.shards.verification.foreign import verify_foreign
 
 
 def verify(path: Path, *, workers: int = 1, tell: Tell = lambda event, values: None) -> Report:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from fashionbatch.shards.stream import Stream
+from fashionbatch.shards.verification.stream import Stream
 
 BLOCK = 512
 END = 2 * BLOCK  # a tar file ends with two empty blocks

@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fashionbatch.errors import ShardError
-from fashionbatch.shards.findings import AGAIN, NOTE, REFUSED, Finding, Report, Tell
 from fashionbatch.shards.index import Index
 from fashionbatch.shards.manifest import MANIFEST, FileRecord, Manifest
-from fashionbatch.shards.stream import opened, why
 from fashionbatch.shards.threads import in_order
-from fashionbatch.shards.verify_index import index_fault
-from fashionbatch.shards.verify_shard import Shards
+from fashionbatch.shards.verification.findings import AGAIN, NOTE, REFUSED, Finding, Report, Tell
+from fashionbatch.shards.verification.index import index_fault
+from fashionbatch.shards.verification.shard import Shards
+from fashionbatch.shards.verification.stream import opened, why
 from fashionbatch.sources.base import to_text
 
 
 def verify_dataset(path: Path, workers: int, tell: Tell) -> Report:
-    """Compares all files with the manifest; see :func:`fashionbatch.shards.verify.verify`."""
+    """Compares all files with the manifest; see :mod:`fashionbatch.shards.verification.verify`."""
     try:
         manifest = Manifest.load(path)
     except ShardError as error:

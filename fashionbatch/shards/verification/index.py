@@ -9,7 +9,7 @@ import numpy as np
 from fashionbatch.shards.index import EXTENSIONS, Index
 from fashionbatch.shards.manifest import MANIFEST, Manifest, ShardRecord
 from fashionbatch.shards.ragged import Texts
-from fashionbatch.shards.verify_members import BLOCK, END
+from fashionbatch.shards.verification.members import BLOCK, END
 
 _MOST_BYTES = 1 << 62
 

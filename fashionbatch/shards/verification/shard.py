@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fashionbatch.shards.findings import AGAIN, Finding
 from fashionbatch.shards.index import EXTENSIONS, Index
 from fashionbatch.shards.manifest import MANIFEST, Manifest, ShardRecord
-from fashionbatch.shards.stream import opened, why
-from fashionbatch.shards.verify_members import (
+from fashionbatch.shards.verification.findings import AGAIN, Finding
+from fashionbatch.shards.verification.members import (
     BLOCK,
     END,
     Fault,
@@ -21,6 +20,7 @@ from fashionbatch.shards.verify_members import (
     check_sample,
     decoded,
 )
+from fashionbatch.shards.verification.stream import opened, why
 
 _PLAIN = ("offset", "label", "size", "extension", "width", "height", "box")
 

@@ -7,14 +7,22 @@ from pathlib import Path
 
 import numpy as np
 
-from fashionbatch.shards.findings import AGAIN, NOTE, REFUSED, SKIPPED, Finding, Report, Tell
 from fashionbatch.shards.foreign import Foreign, cached, scan_foreign
 from fashionbatch.shards.index import Index
 from fashionbatch.shards.manifest import MANIFEST
+from fashionbatch.shards.verification.findings import (
+    AGAIN,
+    NOTE,
+    REFUSED,
+    SKIPPED,
+    Finding,
+    Report,
+    Tell,
+)
 
 
 def verify_foreign(path: Path, workers: int, tell: Tell) -> Report:
-    """Scans the tar files; see :func:`fashionbatch.shards.verify.verify`."""
+    """Scans the tar files; see :func:`fashionbatch.shards.verification.verify.verify`."""
     before = cached(path)
     now = scan_foreign(path, workers=workers, tell=tell)
     shards = now.manifest.shards
