@@ -72,6 +72,11 @@ def shard(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[s
     source_name, source_options = config.source()
     name = path.resolve().name or "catalogue"
     output = config.output or SHARDS / (Path(name).stem if path.is_file() else name)
+    if path.resolve() in output.resolve().parents:
+        raise UsageError(
+            f"{output} lies inside {path}, and would be packed too the next time: choose an output "
+            "outside with -o"
+        )
     manifest = write.write(
         write.Job(
             source=open_source(path, source_name, **source_options),

@@ -135,3 +135,10 @@ def test_stopped_command_goes_on(cli: Cli, photos: Path, tmp_path: Path, kind: i
     for path in Path("whole/set").iterdir():
         assert (Path("set") / path.name).read_bytes() == path.read_bytes()
     assert not Path(".set.partial").exists()
+
+
+def test_output_inside_the_source_is_refused(cli: Cli, photos: Path) -> None:
+    """The next run would take the shards for photographs."""
+    result = cli("shard", "photos", "-o", "photos/packed")
+    assert result.code == 2 and "lies inside" in result.err
+    assert not (photos / "packed").exists()
