@@ -70,8 +70,12 @@ def shard(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[s
         quality=config.quality,
     )
     source_name, source_options = config.source()
-    name = path.resolve().name or "catalogue"
+    from fashionbatch.sources.base import to_text
+
+    name = to_text(path.resolve().name) or "catalogue"
     output = config.output or SHARDS / (Path(name).stem if path.is_file() else name)
+    if output.name in ("", ".."):
+        raise UsageError(f"-o {output}: name a folder to make")
     if path.resolve() in output.resolve().parents:
         raise UsageError(
             f"{output} lies inside {path}, and would be packed too the next time: choose an output "
@@ -80,7 +84,7 @@ def shard(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[s
     manifest = write.write(
         write.Job(
             source=open_source(path, source_name, **source_options),
-            output=output,
+            output=output.resolve() if output.is_symlink() else output,
             prepare=ingest,
             selection=Selection(**config.selection()),
             split=parse_split(config.split) if config.split else None,
@@ -95,7 +99,7 @@ def shard(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[s
             replace=config.exist_ok,
             append=config.append,
             about={"name": name, "options": config.chosen(), "pixels": ingest.pixels},
-            settings=ingest.settings,
+            settings={**ingest.settings, "source": [source_name, repr(source_options)]},
         ),
         tell,
     )

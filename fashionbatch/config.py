@@ -125,7 +125,7 @@ class _Selecting(_Checked):
     limit_per_split: str | None = option(
         None, "At most so many images of a split: test=10000,val=10000."
     )
-    seed: int = option(0, "Seed of everything random.", min=0)
+    seed: int = option(0, "Seed of everything random.", min=0, max=2**63 - 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -227,6 +227,11 @@ class ShardConfig(_Selecting):
             raise UsageError(
                 "--append adds all that is new, and would add what --fraction, --per-class or "
                 "--limit-per-split left out: choose when training instead"
+            )
+        if self.append and self.drop_duplicates and self.resize is not None:
+            raise UsageError(
+                "--append --drop-duplicates compares with the files that are packed, and --resize "
+                "has changed those: leave one of them out"
             )
 
     def source(self) -> tuple[str | None, dict[str, Any]]:

@@ -78,7 +78,7 @@ class ImageError(FashionbatchError):
     """One image that cannot be used.
 
     Args:
-        stage: where it failed: ``"read"``, ``"decode"``, ``"transform"``, ``"model"``.
+        stage: where it failed: ``"read"``, ``"decode"``, ``"resize"``, ``"shard"``, ``"model"``.
         reason: why, in a few words.
     """
 

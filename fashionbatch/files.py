@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -37,7 +38,9 @@ def write(path: Path, data: bytes | str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes readable JSON by :func:`atomic`."""
-    write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    # lone surrogates, which file names can hold, become the escapes that JSON has for them
+    write(path, text.encode("utf-8", "backslashreplace"))
 
 
 def sync(path: Path) -> None:
@@ -56,11 +59,20 @@ def sha256(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where things are kept that can be made again: ``FASHIONBATCH_CACHE``, or the user's cache."""
+    """Where things are kept that can be made again: ``FASHIONBATCH_CACHE``, or the user's cache.
+
+    Raises:
+        OSError: the user has no home.
+    """
     own = os.environ.get("FASHIONBATCH_CACHE")
     if own:
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fashionbatch"
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared) / "fashionbatch"
+    try:
+        return Path.home() / ".cache" / "fashionbatch"
+    except RuntimeError as error:  # HOME is not set, and the user is not in the list of users
+        raise FileNotFoundError(errno.ENOENT, str(error)) from error
 
 
 def fingerprint(value: Any) -> str:

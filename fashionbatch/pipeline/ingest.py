@@ -14,6 +14,8 @@ from fashionbatch.pipeline import headers
 from fashionbatch.pipeline.decode import EXTENSIONS, MAX_BYTES, MAX_PIXELS, decode, open_image
 from fashionbatch.shards.pack import Prepared
 
+_MOST_JPEG = 65_500  # pixels of a side, as libjpeg has it
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ingest:
@@ -86,13 +88,29 @@ class Ingest:
                 data=data, extension=extension, width=opened.width, height=opened.height
             )
         width, height = (max(1, round(length * factor)) for length in image.size)
+        if max(width, height) > _MOST_JPEG:
+            raise ImageError("resize", f"{width} x {height} is more than a JPEG can have")
         small = image.resize((width, height), Image.Resampling.LANCZOS)
-        file = io.BytesIO()
-        sampling = 0 if self.quality >= 90 else 2
-        small.save(file, "JPEG", quality=self.quality, subsampling=sampling, optimize=True)
         return Prepared(
-            data=file.getvalue(), extension="jpg", width=width, height=height, original=image.size
+            data=self._encoded(small),
+            extension="jpg",
+            width=width,
+            height=height,
+            original=image.size,
         )
+
+    def _encoded(self, image: Image.Image) -> bytes:
+        sampling = 0 if self.quality >= 90 else 2
+        for optimize in (True, False):  # Pillow's buffer for the first is too small for mere noise
+            file = io.BytesIO()
+            try:
+                image.save(
+                    file, "JPEG", quality=self.quality, subsampling=sampling, optimize=optimize
+                )
+                return file.getvalue()
+            except OSError as error:
+                failure = error
+        raise ImageError("resize", f"it cannot be written as JPEG ({failure})")
 
 
 def _kind(data: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,7 @@ from fashionbatch.shards.index import UNKNOWN, group_id, priorities
 from fashionbatch.shards.select import NO_SPLIT
 from fashionbatch.shards.spool import Spool, SpoolWriter
 from fashionbatch.sources import Failure, Item, Source
+from fashionbatch.sources.names import by_value
 from fashionbatch.specs import SPLITS
 
 #: the folder of an item's name, for ``--group-by``, where the source has no such column
@@ -64,7 +66,7 @@ class Catalogue:
         split: int8 ``[N]``, position in ``SPLITS``, or -1.
         group: uint64 ``[N]``, see :func:`fashionbatch.shards.index.group_id`.
         priority: uint64 ``[N]``, and a second one, ``order``; from name and seed.
-        classes: the labels, sorted.
+        classes: the labels, sorted, numbers by value.
         types: of the classes that have one.
     """
 
@@ -104,6 +106,7 @@ def collect(
     seed: int,
     group_by: str | None = None,
     exclude_label: Iterable[str] = (),
+    warn: Callable[[str], None] = lambda text: None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Catalogue:
     """Reads all items of a source.
@@ -116,6 +119,7 @@ def collect(
         seed: of the priorities.
         group_by: what keeps items together: a name in their metadata, or ``"folder"``.
         exclude_label: labels whose items are left out.
+        warn: gets what the user should look at.
         progress: called now and then with the number of items so far.
 
     Raises:
@@ -127,7 +131,7 @@ def collect(
     }
     numbers: dict[str, int] = {}
     excluded = set(exclude_label)
-    left_out = 0
+    left_out: Counter[str] = Counter()
     grouping = _Grouping(group_by)
     with SpoolWriter(path) as spool:
         for item in source.items():
@@ -135,7 +139,7 @@ def collect(
                 failures.add(item)
                 continue
             if item.label in excluded:
-                left_out += 1
+                left_out[str(item.label)] += 1
                 continue
             columns["offset"].append(spool.add(item))
             priority, order = priorities(item.name.encode(), seed)
@@ -153,7 +157,9 @@ def collect(
         why = ": --exclude-label leaves none" if left_out else ""
         raise SourceError(f"the source has no items{why}")
     grouping.check()
-    classes = tuple(sorted(numbers))
+    for label in sorted(excluded - left_out.keys()):
+        warn(f"--exclude-label {label!r}: no item has this label")
+    classes = tuple(sorted(numbers, key=by_value))
     sorted_place = {c: i for i, c in enumerate(classes)}
     # from the order seen; the last place is what -1 reads
     places = np.array([*(sorted_place[c] for c in numbers), UNKNOWN], np.int32)

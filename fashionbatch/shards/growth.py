@@ -69,6 +69,7 @@ def state_of(shards: ShardSet) -> Before:
         number = int(Path(record.file).stem.rpartition("-")[2])
         counts[record.split] = max(counts.get(record.split, 0), number + 1)
     splits = shards.splits
+    pairs = np.unique(np.stack([shards.labels, splits.astype(np.int32)], axis=1), axis=0)
     grouped = np.flatnonzero((shards.index.group != 0) & (splits >= 0))
     groups = dict(zip(shards.index.group[grouped].tolist(), splits[grouped].tolist(), strict=True))
     return Before(
@@ -77,6 +78,8 @@ def state_of(shards: ShardSet) -> Before:
         keys=manifest.keys,
         shards=counts,
         groups=groups,
+        present=frozenset(zip(*pairs.T.tolist(), strict=True)),
+        own_splits=manifest.source.get("split") is None and bool((splits >= 0).any()),
     )
 
 

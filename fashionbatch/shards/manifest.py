@@ -139,6 +139,8 @@ def is_ours(folder: Path) -> bool:
 
 def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
     """What JSON has as lists and objects, as tuples and records; checked."""
+    if not isinstance(values["source"], dict):
+        raise ValueError("source is no object")
     made: dict[str, Any] = {
         "classes": _strings(values["classes"]),
         "class_types": tuple(values["class_types"]),

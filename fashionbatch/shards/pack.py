@@ -85,13 +85,16 @@ class Packer:
             records = [spool.record(offset) for offset in task.offset.tolist()]
             digest = hashlib.sha256(files.fingerprint([task.file, task.key, self.classes]).encode())
             digest.update(files.fingerprint(dict(self.settings)).encode())
-            for record in records:
+            digest.update(task.group.tobytes())
+            items = [spool.item(record) for record in records]
+            for record, item in zip(records, items, strict=True):
                 digest.update(record)
+                digest.update(_state(item))
             fingerprint = digest.hexdigest()
             done = self.find(task.file, fingerprint)
             if done is not None:
                 return done
-            return self._write(task, [spool.item(r) for r in records], fingerprint)
+            return self._write(task, items, fingerprint)
         finally:
             spool.close()
 
@@ -158,6 +161,17 @@ class Packer:
         except OSError as error:
             raise ImageError("read", error.strerror or type(error).__name__) from None
         return self.prepare(data)
+
+
+def _state(item: Item) -> bytes:
+    """Of an item's file, so that one that was mended or replaced is read again."""
+    if item.path is None:
+        return b""
+    try:
+        status = os.stat(item.path)
+    except (OSError, ValueError):
+        return b"-"
+    return b"%d %d %d" % (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +73,8 @@ class Before:
         keys: the first free key.
         shards: how many of each split.
         groups: from the group of a packed item to the number of its split.
+        present: ``(label, split)`` of the packed items, by their numbers.
+        own_splits: its splits are those of its source, and none are drawn.
     """
 
     classes: tuple[str, ...] = ()
@@ -79,6 +82,8 @@ class Before:
     keys: int = 0
     shards: Mapping[str | None, int] | None = None
     groups: Mapping[int, int] | None = None
+    present: frozenset[tuple[int, int]] = frozenset()
+    own_splits: bool = False
 
 
 def make(
@@ -92,6 +97,7 @@ def make(
     samples_per_shard: int,
     before: Before | None = None,
     allow_new_classes: bool = True,
+    distinct: Callable[[Catalogue], Catalogue] = lambda catalogue: catalogue,
 ) -> Plan:
     """Plans the shards of a catalogue.
 
@@ -105,6 +111,7 @@ def make(
         samples_per_shard: most items of a shard.
         before: what is packed already.
         allow_new_classes: accept classes that ``before`` lacks.
+        distinct: leaves out what is there twice, of the classes that are selected.
 
     Raises:
         SourceError: no items remain, or a class is in other splits than train only.
@@ -113,7 +120,13 @@ def make(
     """
     before = before or Before()
     kept, catalogue = _vocabulary(catalogue, selection)
-    own = bool((catalogue.split != NO_SPLIT).any())
+    if len(catalogue):
+        kept, catalogue = _used(kept, distinct(catalogue))
+    if not len(catalogue):
+        if before.keys:  # nothing is new
+            return Plan(tasks=(), classes=before.classes, class_types=(), shares=None)
+        raise SourceError("the selection leaves no items")
+    own = bool((catalogue.split != NO_SPLIT).any()) or before.own_splits
     warnings = [*_alike(kept)]
     shares = split or (default_split if kept and not own else None) or None
     if shares is None:
@@ -125,10 +138,15 @@ def make(
                 else "--group-by keeps groups together when splits are drawn: add --split"
             )
         warnings += check_vocabulary(
-            kept, catalogue.label, catalogue.split, allow_missing=allow_missing_classes
+            kept,
+            *_with_packed(kept, catalogue, before),
+            allow_missing=allow_missing_classes,
         )
     else:
         catalogue = _split(catalogue, shares, by_group, before.groups or {})
+    for name in selection.limit_per_split:
+        if not (catalogue.split == SPLITS.index(name)).any():
+            raise UsageError(f"--limit-per-split {name}: no item of the catalogue is in {name}")
     rows = choose(
         selection,
         label=catalogue.label,
@@ -160,12 +178,25 @@ def _vocabulary(catalogue: Catalogue, selection: Selection) -> tuple[tuple[str, 
 
 def _used(kept: Iterable[str], catalogue: Catalogue) -> tuple[tuple[str, ...], Catalogue]:
     """The classes that have an item, with labels counted in these."""
-    if not len(catalogue):
-        raise SourceError("the selection leaves no items")
     counts = np.bincount(catalogue.label[catalogue.label >= 0], minlength=len(catalogue.classes))
     filled = {c for c, count in zip(catalogue.classes, counts.tolist(), strict=True) if count}
     used = tuple(c for c in kept if c in filled)
     return used, relabelled(catalogue, used)
+
+
+def _with_packed(
+    kept: tuple[str, ...], catalogue: Catalogue, before: Before
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
+    """Labels (in ``kept``) and splits of what is new and of what is packed already."""
+    places = {c: i for i, c in enumerate(kept)}
+    packed = [
+        (places[before.classes[label]], split)
+        for label, split in sorted(before.present)
+        if label >= 0 and before.classes[label] in places
+    ]
+    table = np.array(packed, np.int32).reshape(-1, 2)
+    label = np.concatenate([catalogue.label, table[:, 0]])
+    return label, np.concatenate([catalogue.split, table[:, 1].astype(np.int8)])
 
 
 def relabelled(catalogue: Catalogue, classes: tuple[str, ...]) -> Catalogue:
@@ -234,6 +265,10 @@ def _alike(classes: Iterable[str]) -> Iterable[str]:
     """Classes that are probably the same one, written differently."""
     seen: dict[str, str] = {}
     for name in classes:
-        other = seen.setdefault(" ".join(name.casefold().split()), name)
+        plain = unicodedata.normalize("NFC", name)
+        other = seen.setdefault(" ".join(plain.casefold().split()), name)
         if other != name:
-            yield f"the classes {other!r} and {name!r} differ only in case or blanks"
+            if unicodedata.normalize("NFC", other) == plain:
+                yield f"the classes {other!a} and {name!a} differ only in their Unicode form"
+            else:
+                yield f"the classes {other!r} and {name!r} differ only in case or blanks"

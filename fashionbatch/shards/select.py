@@ -253,8 +253,10 @@ def check_vocabulary(
         for i, name in enumerate(SPLITS)
         if (split == i).any()
     }
-    if "train" not in present or not classes:
+    if not present or not classes:
         return []
+    if "train" not in present:
+        return [f"there are no images to train on, only {' and '.join(present)}"]
     lacks: dict[str, list[str]] = {name: [] for name in present}
     for number, name in enumerate(classes):
         where = [s for s, has in present.items() if has[number]]

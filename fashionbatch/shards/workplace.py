@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fashionbatch import files
 from fashionbatch.errors import OutputExistsError, SourceError
-from fashionbatch.shards.manifest import Manifest
+from fashionbatch.shards.manifest import MANIFEST, Manifest
 
 #: names of a data set's files; users may put others beside them
 _OURS = re.compile(
@@ -71,6 +71,11 @@ class Workplace:
         for path in self.output.iterdir():
             if _OURS.fullmatch(path.name) and path.name not in known:
                 path.unlink()
+
+
+def has_our_name(path: Path) -> bool:
+    """Whether a file is called like one of a data set."""
+    return path.name == MANIFEST or _OURS.fullmatch(path.name) is not None
 
 
 @contextmanager

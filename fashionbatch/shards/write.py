@@ -11,12 +11,13 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fashionbatch import files
-from fashionbatch.errors import OutputExistsError, SourceError, counted
+from fashionbatch.errors import OutputExistsError, SourceError, UsageError, counted
 from fashionbatch.shards import plan as plans
 from fashionbatch.shards.catalogue import Catalogue, FailureLog, collect, to_line
 from fashionbatch.shards.growth import lacking, open_growing, state_of
@@ -27,8 +28,9 @@ from fashionbatch.shards.read import ShardSet, open_shards
 from fashionbatch.shards.select import Selection
 from fashionbatch.shards.twins import drop_twins, find_twins, torn_groups
 from fashionbatch.shards.workers import Workers
-from fashionbatch.shards.workplace import Workplace, workplace
+from fashionbatch.shards.workplace import Workplace, has_our_name, workplace
 from fashionbatch.sources import Source
+from fashionbatch.sources.base import to_text
 
 _SPOOL = "items.spool"
 _INDEX = "index.h5"
@@ -101,22 +103,28 @@ def write(job: Job, tell: Tell = lambda event, values: None) -> Manifest:
     _refuse(job)
     with workplace(job.output) as place:
         before = _refuse(job)  # again: another process may have finished in between
+        if before is not None:
+            job = _like(job, before.manifest)
         log = FailureLog(place.work / _FAILURES)
         catalogue = _collect(job, place, log, before, tell)
-        if before is not None and not len(catalogue):
+        with closing(catalogue.spool):
+            plan = plans.make(
+                catalogue,
+                selection=job.selection,
+                split=job.split,
+                default_split=job.default_split,
+                by_group=job.group_by is not None,
+                allow_missing_classes=job.allow_missing_classes,
+                samples_per_shard=job.samples_per_shard,
+                before=state_of(before) if before else None,
+                allow_new_classes=job.allow_new_classes,
+                distinct=lambda chosen: (
+                    drop_twins(chosen, job.source, log, before) if job.drop_duplicates else chosen
+                ),
+            )
+        if before is not None and not plan.items:
             place.sweep(before.manifest)
             return before.manifest
-        plan = plans.make(
-            catalogue,
-            selection=job.selection,
-            split=job.split,
-            default_split=(before and before.manifest.source.get("split")) or job.default_split,
-            by_group=job.group_by is not None,
-            allow_missing_classes=job.allow_missing_classes,
-            samples_per_shard=job.samples_per_shard,
-            before=state_of(before) if before else None,
-            allow_new_classes=job.allow_new_classes,
-        )
         for text in plan.warnings:
             tell("warn", {"text": text})
         packed = _pack(job, plan, place, tell)
@@ -174,7 +182,31 @@ def _refuse(job: Job) -> ShardSet | None:
                 f"{output} exists: choose another output with -o, add to it with --append, or "
                 "replace it with --exist-ok"
             )
+        others = [p.name for p in sorted(output.iterdir()) if not has_our_name(p)]
+        if others:
+            raise OutputExistsError(
+                f"{output} holds other things beside its data set ({others[0]!r}), which would be "
+                "lost: move them away, or choose another output with -o"
+            )
     return None
+
+
+def _like(job: Job, made: Manifest) -> Job:
+    """The job with what decides about splits as it was when the data set was made.
+
+    Raises:
+        UsageError: another column for groups.
+    """
+    group_by = made.source.get("group_by")
+    if job.group_by not in (None, group_by):
+        was = f"--group-by {group_by}" if group_by else "no --group-by"
+        raise UsageError(f"--append: {job.output} was made with {was}, not {job.group_by}")
+    return replace(
+        job,
+        group_by=group_by,
+        exclude_label=job.exclude_label or tuple(made.source.get("exclude_label", ())),
+        default_split=made.source.get("split") or job.default_split,
+    )
 
 
 def _collect(
@@ -187,13 +219,12 @@ def _collect(
         seed=job.selection.seed,
         group_by=job.group_by,
         exclude_label=job.exclude_label,
+        warn=lambda text: tell("warn", {"text": text}),
         progress=lambda count: tell("scan", {"items": count}),
     )
     if before is not None:
         catalogue = lacking(catalogue, before, job.selection.seed)
     tell("scanned", {"items": len(catalogue), "failed": log.count})
-    if job.drop_duplicates:
-        catalogue = drop_twins(catalogue, job.source, log, before)
     return catalogue
 
 
@@ -256,7 +287,7 @@ def _finish(
     records = [FileRecord(file=n, sha256=files.sha256(place.data / n)) for n in names]
     place.keep({*names, *(p.record.file for p in filled)})
     return Manifest(
-        name=job.output.name,
+        name=to_text(job.output.name),
         classes=plan.classes,
         class_types=plan.class_types,
         attributes=tuple(job.source.attributes) or (old.attributes if old else ()),
@@ -266,7 +297,14 @@ def _finish(
         shards=(*(old.shards if old else ()), *(p.record for p in filled)),
         index=records[0],
         failures=records[1],
-        source=old.source if old else {**job.about, "split": plan.shares},
+        source=old.source
+        if old
+        else {
+            **job.about,
+            "split": plan.shares,
+            "group_by": job.group_by,
+            "exclude_label": list(job.exclude_label),
+        },
         sample=job.sample,
     )
 

@@ -173,3 +173,15 @@ def test_it_travels_to_workers() -> None:
     """As it is."""
     made = Ingest(check="none", resize=5, side="longer", quality=3)
     assert pickle.loads(pickle.dumps(made)) == made
+
+
+def test_what_no_jpeg_can_hold_fails_alone(photo: Photo) -> None:
+    """Too long a side, or noise that outgrows the encoder's buffer: one image, not the job."""
+    with pytest.raises(ImageError, match="more than a JPEG"):
+        Ingest(check="headers", resize=64)(photo(0, (70, 80_000), "PNG"))
+    noise = np.random.default_rng(0).integers(0, 2, (1400, 1400, 3), np.uint8) * 255
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG")
+    made = Ingest(check="headers", resize=1300)(file.getvalue())
+    assert (made.width, made.height) == (1300, 1300)
+    assert Image.open(io.BytesIO(made.data)).size == (1300, 1300)

@@ -14,6 +14,7 @@ from fashionbatch.errors import ImageError, UsageError
 from fashionbatch.shards.manifest import Manifest
 from fashionbatch.shards.pack import Prepared
 from fashionbatch.shards.read import open_shards
+from fashionbatch.shards.select import Selection
 from fashionbatch.sources import Failure, Item
 
 Write = Callable[..., Manifest]
@@ -294,3 +295,58 @@ def test_error_on_the_way_leaves_the_old_one(
     write(items(0, 9), append=True)
     assert rows(tmp_path / "set") == told(items(0, 9))
     assert {n: s[0] for n, s in state(tmp_path / "set", "*.tar").items()} == inodes
+
+
+def test_append_keeps_groups_and_exclusions_of_the_data_set(write: Write, tmp_path: Path) -> None:
+    """Neither has to be typed again, and another column for groups is refused."""
+    first = [
+        Item(name=f"{n}", data=b"%d" % n, label="a", metadata={"sku": f"s{n // 2}"})
+        for n in range(40)
+    ]
+    skip = Item(name="skip", data=b"s", label="Not sure")
+    shares = {"train": 0.5, "val": 0.5}
+    write([*first, skip], split=shares, group_by="sku", exclude_label=("Not sure",))
+    more = [
+        Item(name=f"{n}b", data=b"%db" % n, label="a", metadata={"sku": f"s{n // 2}"})
+        for n in range(40)
+    ]
+    write([*first, *more, skip], append=True)
+    shards = open_shards(tmp_path / "set")
+    splits: dict[int, set[int]] = {}
+    for group, split in zip(shards.index.group.tolist(), shards.splits.tolist(), strict=True):
+        splits.setdefault(group, set()).add(split)
+    assert len(shards) == 80 and shards.classes == ("a",)
+    assert len(splits) == 20 and all(len(found) == 1 for found in splits.values())
+    with pytest.raises(UsageError, match="--group-by sku, not folder"):
+        write([*first, *more], append=True, group_by="folder")
+
+
+def test_append_to_a_sources_own_splits_draws_none(write: Write, tmp_path: Path) -> None:
+    """New items keep their splits, or have none; what is trained already counts as trained."""
+    first = [
+        Item(name=f"{label}{split}", data=f"{label}{split}".encode(), label=label, split=split)
+        for label in ("coat", "dress")
+        for split in ("train", "val")
+    ]
+    write(first)
+    new = [
+        Item(name="d", data=b"d", label="dress", split="train"),
+        Item(name="c", data=b"c", label="coat", split="val"),
+        Item(name="e", data=b"e", label="coat"),
+    ]
+    write([*first, *new], append=True)
+    assert open_shards(tmp_path / "set").manifest.splits == {"train": 3, "val": 3, "all": 1}
+
+
+def test_append_of_nothing_selected_is_no_error(write: Write, tmp_path: Path) -> None:
+    """The same command again finds nothing new, whatever it leaves out."""
+    items = [Item(name=n, data=n.encode(), label=n[0], split="train") for n in ("a1", "a2", "b1")]
+    chosen = Selection(classes=("a",))
+    write(items, selection=chosen)
+    before = contents_of(tmp_path / "set")
+    write(items, selection=chosen, append=True)
+    assert contents_of(tmp_path / "set") == before
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}

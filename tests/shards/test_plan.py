@@ -287,3 +287,21 @@ def test_planning_holds_numbers_only(tmp_path: Path) -> None:
         return int(done.stdout) * 1024
 
     assert peak(120_000) - peak(20_000) < 100_000 * 200
+
+
+def test_options_that_change_nothing_are_told(write: Write) -> None:
+    """A misspelt label to leave out, a split that is not there, a set without training images."""
+    told: list[str] = []
+    items = labelled({"a": 2, "b": 2}, "train") + labelled({"c": 2}, "val")
+    write(items, exclude_label=("bb",), allow_missing_classes=True, tell=warned(told), output="one")
+    assert any("--exclude-label 'bb'" in text for text in told)
+    with pytest.raises(UsageError, match="no item of the catalogue is in test"):
+        write(
+            items,
+            selection=Selection(limit_per_split={"test": 3}),
+            allow_missing_classes=True,
+            output="two",
+        )
+    told.clear()
+    write(items, selection=Selection(classes=("c",)), tell=warned(told), output="three")
+    assert any("no images to train on" in text for text in told)

@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fashionbatch.errors import OutputExistsError
 from fashionbatch.shards.manifest import Manifest
 from fashionbatch.shards.read import open_shards
+from fashionbatch.shards.select import Selection
 from fashionbatch.sources import Item
 
 Write = Callable[..., Manifest]
@@ -378,3 +380,26 @@ def test_remains_without_a_lock_or_shards_are_removed(write: Write, tmp_path: Pa
     }  # fmt: skip
     assert list(remains(tmp_path)) == []
     assert len(open_shards(tmp_path / "set")) == 8
+
+
+def test_files_that_changed_after_a_kill_are_read_again(write: Write, tmp_path: Path) -> None:
+    """A mended image is packed, a replaced one with its new bytes; groups are of the new run."""
+    paths = [tmp_path / f"{n}.jpg" for n in range(9)]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    items = [Item(name=p.name, path=p, metadata={"sku": p.name}) for p in paths]
+    paths[0].unlink()
+
+    def stop(event: str, values: dict[str, Any]) -> None:
+        if event == "progress":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(items, tell=stop, split={"train": 1.0}, selection=Selection(seed=1))
+    for path in paths:
+        path.write_bytes(b"new " + path.name.encode())
+    write(items, split={"train": 1.0}, selection=Selection(seed=1), group_by="sku")
+    shards = open_shards(tmp_path / "set")
+    assert len(shards) == 9 and shards.manifest.failed == 0
+    assert sorted(shards.read(row) for row in range(9)) == sorted(p.read_bytes() for p in paths)
+    assert (shards.index.group != 0).all()

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from fashionbatch.shards import twins
 from fashionbatch.shards.manifest import Manifest
 from fashionbatch.shards.read import open_shards
+from fashionbatch.shards.select import Selection
 from fashionbatch.shards.twins import find_twins, torn_groups
 from fashionbatch.sources import Item
 
@@ -149,3 +150,15 @@ def test_copies_of_what_is_packed_are_not_added(write: Write, tmp_path: Path) ->
     shards = open_shards(tmp_path / "set")
     assert [shards.name(row) for row in range(len(shards))] == ["a", "c"]
     assert manifest.failed == 2
+
+
+def test_twins_of_classes_left_out_do_not_count(write: Write, tmp_path: Path) -> None:
+    """What is not packed cannot stand for what is."""
+    items = [
+        Item(name="coat", data=b"same", label="coat"),
+        Item(name="dress", data=b"same", label="dress"),
+        Item(name="again", data=b"same", label="dress"),
+    ]
+    made = write(items, selection=Selection(classes=("dress",)), drop_duplicates=True)
+    shards = open_shards(tmp_path / "set")
+    assert [shards.name(row) for row in range(len(shards))] == ["dress"] and made.failed == 1

@@ -433,3 +433,13 @@ def test_resized_images_have_scaled_boxes(write: Write, tmp_path: Path, photo: A
     small = members(tmp_path / "small/val-000000.tar")
     assert small["000000000.jpg"] == item.data
     assert json.loads(small["000000000.json"])["box"] == [10, 20, 50, 100]
+
+
+def test_files_of_others_are_never_lost(write: Write, tmp_path: Path) -> None:
+    """A data set in whose folder somebody has put something is not replaced."""
+    items = [Item(name="a", data=b"a")]
+    write(items)
+    (tmp_path / "set" / "notes.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"'notes\.txt'"):
+        write(items, replace=True)
+    assert (tmp_path / "set" / "notes.txt").read_text() == "mine"
