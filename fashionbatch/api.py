@@ -389,4 +389,8 @@ def _is_run(folder: Path) -> bool:
 def _with_paths(options: dict[str, Any], *names: str) -> dict[str, Any]:
     """Strings become paths where the configuration has paths, lists become tuples."""
     made = {k: Path(v) if k in names and isinstance(v, str) else v for k, v in options.items()}
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in made.items()}
+    lists = ("classes", "category_type", "exclude_label", "regularizer", "opt_kwargs")
+    return {
+        k: (v,) if k in lists and isinstance(v, str) else tuple(v) if isinstance(v, list) else v
+        for k, v in made.items()
+    }

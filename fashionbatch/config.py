@@ -74,6 +74,7 @@ class _Checked:
             flag = next(iter(meta.get("flags", ())), "--" + f.name.replace("_", "-"))
             if value is None:
                 continue
+            _check_type(flag, value, str(f.type))
             low, high = meta.get("min"), meta.get("max")
             number = low is not None or high is not None
             if number and not (isinstance(value, int | float) and math.isfinite(value)):
@@ -100,6 +101,25 @@ class _Checked:
             for name, value in self.to_json().items()
             if name not in aside and value not in (default[name], [])
         }
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "Path": (Path,),
+    "tuple": (tuple,),
+}
+_WORDS = {"int": "a whole number", "float": "a number", "str": "text", "Path": "a path"}
+
+
+def _check_type(flag: str, value: Any, annotation: str) -> None:
+    """Refuses from Python what the command line could not give."""
+    name = annotation.split("[")[0].split(" ")[0]
+    wrong_bool = isinstance(value, bool) and name != "bool"
+    if wrong_bool or not isinstance(value, _TYPES[name]):
+        raise UsageError(f"{flag} {value!r}: it is {_WORDS.get(name, f'a {name}')}")
 
 
 def _plain(value: Any) -> Any:

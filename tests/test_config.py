@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,20 @@ def test_source_gets_its_own_options_only() -> None:
     assert made.source() == ("acme:zip", {"depth": 2, "layout": "flat"})
     with pytest.raises(UsageError, match="option=value"):
         ShardConfig(source_type="zip:depth=2,x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "flag"),
+    [
+        (ShardConfig, {"per_class": 2.5}, "--per-class 2.5: it is a whole number"),
+        (ShardConfig, {"seed": True}, "--seed True"),
+        (ShardConfig, {"split": {"train": 1}}, "--split {'train': 1}: it is text"),
+        (ShardConfig, {"classes": "dress"}, "--classes 'dress'"),
+        (TrainConfig, {"lr": "fast"}, "--lr 'fast': it is a number"),
+        (PredictConfig, {"probabilities": 1}, "--probabilities 1"),
+    ],
+)
+def test_types_are_checked(kind: type, options: dict[str, Any], flag: str) -> None:
+    """From Python anything can come."""
+    with pytest.raises(UsageError, match=re.escape(flag)):
+        kind(**options)
