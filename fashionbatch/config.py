@@ -175,8 +175,8 @@ class ShardConfig(_Selecting):
     )
     source_type: str | None = option(
         None,
-        "Kind of catalogue NAME[:k=v,...]: folder, table, deepfashion, idx, webdataset, or a "
-        "plugin's. [default: recognized]",
+        "Kind of catalogue NAME[:k=v,...]: folder, table, deepfashion, idx, webdataset, "
+        "dataset (one of ours), or a plugin's. [default: recognized]",
         "--source",
     )
     layout: str = option(

@@ -51,27 +51,43 @@ def parse_split(text: str) -> dict[str, float]:
     """Reads ``train=0.8,val=0.1,test=0.1``.
 
     Returns:
-        the share of each split, in the order written; the shares add up to 1.
+        the share of each split, in the order written. With ``train`` they add up to 1; without it
+        they are to be taken out of the source's own train split, and are below 1.
     """
-    shares = parse_options(text.split(","), text)
+    where = f"--split {text}"
+    shares = parse_options(text.split(","), where)
     for name, share in shares.items():
         if name not in SPLITS:
             raise UnknownNameError("split", name, SPLITS)
         if not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share <= 1:
-            raise UsageError(f"--split {text}: the share of {name} is above 0 and at most 1")
-    if "train" not in shares or abs(sum(shares.values()) - 1) > 1e-6:
-        raise UsageError(f"--split {text}: name train among the splits; the shares add up to 1")
+            raise UsageError(
+                f"{where}: the share of {name} is {share!r}, not a number above 0 and at most 1; "
+                "write it like train=0.8,val=0.1,test=0.1"
+            )
+    total = sum(shares.values())
+    if "train" in shares and abs(total - 1) > 1e-6:
+        raise UsageError(f"{where}: the shares add up to {total:g}, not to 1")
+    if not shares or ("train" not in shares and total >= 1):
+        raise UsageError(f"{where}: nothing is left for train")
     return {name: float(share) for name, share in shares.items()}
 
 
 def parse_names(values: Sequence[str]) -> tuple[str, ...]:
     """Reads ``["a,b", "c"]``; a name with a comma is put in double quotes.
 
+    Raises:
+        UsageError: a value holds a line break.
+
     Example:
         >>> parse_names(["Not sure,Skip", '"coat, long"'])
         ('Not sure', 'Skip', 'coat, long')
     """
-    rows = csv.reader(values, skipinitialspace=True)
+    try:
+        rows = list(csv.reader(values, skipinitialspace=True))
+    except csv.Error as error:
+        raise UsageError(
+            f"{','.join(values)!r:.200} cannot be read as names ({error}): write a,b,c in one line"
+        ) from error
     return tuple(dict.fromkeys(name.strip() for row in rows for name in row if name.strip()))
 
 
@@ -81,7 +97,7 @@ def parse_limits(text: str) -> dict[str, int]:
     Returns:
         the most images of each split named.
     """
-    limits = parse_options(text.split(","), text)
+    limits = parse_options(text.split(","), f"--limit-per-split {text}")
     for name, limit in limits.items():
         if name not in SPLITS:
             raise UnknownNameError("split", name, SPLITS)

@@ -45,6 +45,14 @@ def test_unreadable_choice_is_refused(text: str) -> None:
         parse.parse_choice(text)
 
 
+@pytest.mark.parametrize("text", ["a\rb", "a\r\nb,c"])
+def test_names_that_csv_refuses(text: str) -> None:
+    """One line instead of a traceback."""
+    with pytest.raises(UsageError, match="cannot be read as names") as caught:
+        parse.parse_names([text])
+    assert "\n" not in str(caught.value)
+
+
 @given(st.text(max_size=30))
 def test_parsers_raise_usage_errors_only(text: str) -> None:
     """Any text is read or refused with one line."""

@@ -112,7 +112,7 @@ def fashionbatch_visualizers() -> Iterator[VisualizerSpec]:
 
 @hookimpl
 def fashionbatch_sources() -> Iterator[SourceSpec]:
-    """Folders, tables, DeepFashion, IDX files, tar files made elsewhere."""
+    """Folders, tables, DeepFashion, IDX files, our own data sets, tar files made elsewhere."""
     sources = "fashionbatch.sources"
     for name, module, attribute, detect, summary in (
         (
@@ -136,7 +136,7 @@ def fashionbatch_sources() -> Iterator[SourceSpec]:
             "webdataset",
             "WebdatasetSource",
             "is_webdataset",
-            "tar files in WebDataset's layout, our own data sets among them",
+            "tar files in WebDataset's layout, made elsewhere",
         ),
     ):
         yield SourceSpec(
@@ -146,3 +146,9 @@ def fashionbatch_sources() -> Iterator[SourceSpec]:
             detect=f"{sources}.{module}:{detect}",
             generic=name == "folder",
         )
+    yield SourceSpec(
+        name="dataset",
+        factory="fashionbatch.shards.source:DatasetSource",
+        summary="a data set that `fashionbatch shard` made, to be packed anew",
+        detect="fashionbatch.shards.source:is_dataset",
+    )

@@ -11,6 +11,7 @@ from fashionbatch import api
 from fashionbatch.cli.console import Teller, say, show_json, warn_of_broken_plugins
 from fashionbatch.cli.options import Json, with_options
 from fashionbatch.config import PredictConfig
+from fashionbatch.errors import counted
 
 
 class PredictTeller(Teller):
@@ -32,7 +33,13 @@ class PredictTeller(Teller):
 
     def on_complete(self, values: dict[str, Any]) -> None:
         """All of it was done before."""
-        say(f"{values['output']} is complete already: nothing to do (--no-resume starts again)")
+        failed = values["failed"]
+        more = (
+            f"; {counted(failed, 'item')} failed in it, and --no-resume tries again"
+            if failed
+            else ": nothing to do (--no-resume starts again)"
+        )
+        say(f"{values['output']} is complete already{more}")
 
 
 def predict(

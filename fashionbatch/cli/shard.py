@@ -11,9 +11,12 @@ from fashionbatch import api
 from fashionbatch.cli.console import Teller, say, show_json, warn_of_broken_plugins
 from fashionbatch.cli.options import Json, with_options
 from fashionbatch.config import ShardConfig
+from fashionbatch.errors import counted
 
 
 class _Teller(Teller):
+    done: dict[str, Any] | None = None
+
     def on_scan(self, values: dict[str, Any]) -> None:
         if self.bar is None:
             self.start_bar(None, "reading the catalogue")
@@ -25,6 +28,12 @@ class _Teller(Teller):
 
     def on_start(self, values: dict[str, Any]) -> None:
         self.start_bar(values["items"])
+
+    def on_done(self, values: dict[str, Any]) -> None:
+        self.done = values
+
+    def on_nothing(self, values: dict[str, Any]) -> None:
+        say("nothing is new")
 
     def on_progress(self, values: dict[str, Any]) -> None:
         assert self.bar is not None
@@ -38,17 +47,30 @@ def shard(
 ) -> None:
     """Pack a catalogue into WebDataset shards with an index."""
     warn_of_broken_plugins()
-    with _Teller("shard") as tell:
+    tell = _Teller("shard")
+    with tell:
         result = api.shard(source, tell=tell, **options)
     if json:
         show_json(result)
-    failed = f"; {result['failed']} files are not in it, see the failures file there"
-    say(
-        f"{result['items']} images in {result['shards']} shards: {result['output']}"
-        + (failed if result["failed"] else "")
-    )
+    images = counted(result["items"], "image")
+    say(f"{images} in {counted(result['shards'], 'shard')}: {result['output']}")
+    if tell.done is not None:
+        _say_more(tell.done, result)
     if result["failed"]:
         raise typer.Exit(3)
+
+
+def _say_more(done: dict[str, Any], result: dict[str, Any]) -> None:
+    splits = ", ".join(f"{name} {count:,}" for name, count in done["splits"].items())
+    classes = counted(done["classes"], "class", "classes") if done["classes"] else "no labels"
+    say(f"  {splits}; {classes}")
+    if done["added"] != result["items"]:
+        say(f"  {counted(done['added'], 'image')} of these were added now")
+    if done["resumed"]:
+        say(f"  {counted(done['resumed'], 'shard')} had been finished by an interrupted run")
+    if result["failed"]:
+        failed = counted(result["failed"], "entry is", "entries are")
+        say(f"  {failed} not in it: {done['failures']} says why")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,13 @@ from fashionbatch.shards.read import ShardSet, is_shards, open_shards, refuse_ur
 from fashionbatch.shards.select import Selection
 from fashionbatch.sources import Failure, Item
 from fashionbatch.sources.base import to_text
-from fashionbatch.sources.folder import FolderSource
+from fashionbatch.sources.folder import walk
 from fashionbatch.specs import SPLITS
 
 #: images of a folder that make one part
 SLICE = 1024
+#: how the hash of a unit begins whose shard cannot be used
+DAMAGED = "damaged "
 _ALL = Selection()
 
 
@@ -52,7 +55,8 @@ class Unit:
     Attributes:
         name: for people and for the store.
         rows: int64 ``[N]`` of the catalogue.
-        sha256: computes the hash of its content; for a folder this reads the files.
+        sha256: computes the hash of its content; for a folder this reads the files. Of a damaged
+            shard it is another one than of the same shard when it is whole.
         damage: why the shard cannot be used: all of it fails.
         skipped: of a shard made elsewhere: what is in it and is no image that can be used.
     """
@@ -106,11 +110,12 @@ def make(
         split: of a data set, to predict that one only.
         limit: most items.
         selection: of a data set, to predict these only.
-        exclude: files and folders below a folder of images that are left out.
+        exclude: files and folders below a folder of images that are left out. All other files
+            are taken for images, whatever they are called, unless they are hidden.
 
     Raises:
         UsageError: nothing is there, or a split or selection is asked of a folder.
-        SourceError: it is empty.
+        SourceError: it is empty, or cannot be listed.
     """
     refuse_url(path)
     if not path.exists():
@@ -126,23 +131,31 @@ def make(
         )
     if path.is_file():
         return _of_items(path, [Item(name=to_text(path.name), path=path)], limit)
-    # flat: a folder of images may hold anything beside its folders; labels are matched later
-    left_out = {p.resolve() for p in exclude}
-    items = [
-        item
-        for item in FolderSource(path, layout="flat").items()
-        if isinstance(item, Item)
-        and item.path is not None
-        and left_out.isdisjoint(_with_parents(item.path))
-    ]
+    items = list(_listed(path, exclude))
     if not items:
-        raise SourceError(f"{path} holds no images to predict")
+        raise SourceError(f"{path} holds no files to predict: name a folder with images in it")
     return _of_items(path, items, limit)
 
 
-def _with_parents(path: str | Path) -> list[Path]:
-    absolute = Path(path).absolute()
-    return [absolute, *absolute.parents]
+def _listed(folder: Path, exclude: Sequence[Path]) -> Iterator[Item]:
+    """Every file that is not hidden; without labels, which are matched later."""
+    left_out = {_real(p) for p in exclude}
+    try:
+        for parts, hidden in walk(folder):
+            path = "/".join((os.fspath(folder), *parts))
+            real = _real(path)
+            if hidden is None and left_out.isdisjoint((real, *real.parents)):
+                yield Item(name=to_text("/".join(parts)), path=path)
+    except OSError as error:
+        raise SourceError(
+            f"{error.filename} cannot be listed ({error.strerror}): mend its permissions, or "
+            "leave it out"
+        ) from error
+
+
+def _real(path: str | Path) -> Path:
+    # not Path.resolve: that raises where links form a loop
+    return Path(os.path.realpath(path))
 
 
 def _of_items(path: Path, items: list[Item], limit: int | None) -> Plan:
@@ -184,14 +197,20 @@ def _of_shards(
         if not len(mine) and not whole:
             continue
         complete = len(mine) == record.items
-        known = record.sha256 or shards.damaged.get(number, "")
-        sha256 = known if complete else files.fingerprint(f"{known} {mine.tolist()}")
+        damage = shards.damaged.get(number)
+        sha256 = record.sha256
+        if not complete:
+            sha256 = files.fingerprint(f"{sha256} {mine.tolist()}")
+        if damage is not None:
+            # the same words wherever the shards lie
+            reason = damage.replace(str(shards.file(number)), record.file)
+            sha256 = DAMAGED + files.fingerprint([sha256, reason])
         units.append(
             Unit(
                 name=record.file,
                 rows=mine,
                 sha256=lambda s=sha256: s,  # type: ignore[misc]  # binds the loop's value
-                damage=shards.damaged.get(number),
+                damage=damage,
                 skipped=tuple(shards.skipped.get(number, ())) if complete else (),
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,9 @@ import numpy.typing as npt
 
 from fashionbatch import files
 from fashionbatch.config import PredictConfig
-from fashionbatch.errors import ImageError, OutputExistsError, SourceError, StoreError
+from fashionbatch.errors import ImageError, SourceError
 from fashionbatch.inference.engine import Answer, EagerEngine
+from fashionbatch.inference.output import check_output, complete
 from fashionbatch.inference.plan import Plan, Unit, known_labels
 from fashionbatch.models import device as devices
 from fashionbatch.models.build import Classifier
@@ -26,18 +28,16 @@ from fashionbatch.store import part as parts
 from fashionbatch.store.reader import open_predictions
 
 Tell = Callable[[str, dict[str, Any]], None]
-#: of files that --no-resume may replace
-_SUFFIXES = (".h5", ".hdf5")
 _FLOAT16_MOST = float(np.finfo(np.float16).max)
 
 
 @dataclass(kw_only=True)
 class _Open:
-    """A unit whose images are on their way."""
+    """A unit whose images are on their way; ``labels`` are int32, as its rows are ordered."""
 
     number: int
     unit: Unit
-    labels: dict[int, int]
+    labels: npt.NDArray[np.int32]
     done: dict[int, tuple[npt.NDArray[Any], ...]] = field(default_factory=dict)
     failed: dict[int, ImageError] = field(default_factory=dict)
 
@@ -57,13 +57,15 @@ def predict(
         model: and its ``card``.
         config: of the job.
         output: the HDF5 file.
-        tell: gets ``("resumed", ...)``, ``("progress", ...)``, ``("failed", ...)``.
+        tell: gets ``("resumed", ...)``, ``("complete", {"output", "failed"})``,
+            ``("progress", ...)``, ``("failed", ...)``.
 
     Returns:
         ``{"output", "items", "predicted", "failed", "seconds", "images_per_second", "engine"}``.
 
     Raises:
-        OutputExistsError: the output, or the parts beside it, are of another run.
+        OutputExistsError: the output, or the parts beside it, are of another run, or of shards
+            that were damaged then.
         SourceError: labels of other classes than the model's; or no image could be used.
         StoreError: what is on disk is damaged.
     """
@@ -73,16 +75,16 @@ def predict(
     engine = EagerEngine(model.to(device), config.features, device)
     fingerprint = _fingerprint(plan, card, config, engine.name, device.type)
     folder = output.with_name(f"{output.name}.parts")
-    _check_output(output, folder, fingerprint, resume=config.resume)
+    check_output(output, folder, fingerprint, resume=config.resume)
     entries = [
         merging.ShardEntry(name=u.name, sha256=u.sha256(), count=u.count) for u in plan.units
     ]
-    if config.resume and _complete(output, entries):
+    if config.resume and complete(output, entries):
         with open_predictions(output) as done:
             counts = len(done), len(done.failures)
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed while it tidied up
         _refuse_nothing(plan, counts, output)
-        tell("complete", {"output": str(output)})
+        tell("complete", {"output": str(output), "failed": counts[1]})
         return _result(output, plan, counts, 0, time.perf_counter() - began, engine.name)
     key = files.fingerprint(fingerprint)
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +133,9 @@ def _refuse_nothing(plan: Plan, counts: tuple[int, int], output: Path) -> None:
         )
 
 
-def _labels(plan: Plan, card: ModelCard, config: PredictConfig, tell: Tell) -> list[int]:
+def _labels(
+    plan: Plan, card: ModelCard, config: PredictConfig, tell: Tell
+) -> npt.NDArray[np.int32]:
     foreign = [c for c in plan.classes if c not in card.classes]
     if foreign and not config.ignore_labels:
         raise SourceError(
@@ -139,9 +143,9 @@ def _labels(plan: Plan, card: ModelCard, config: PredictConfig, tell: Tell) -> l
             f"({', '.join(map(repr, foreign[:3]))}{', ...' if len(foreign) > 3 else ''}): choose "
             "another --model, or predict without its labels: --ignore-labels"
         )
-    labels = list(known_labels(plan, () if config.ignore_labels else card.classes))
-    known = sum(label >= 0 for label in labels)
-    tell("labels", {"known": known, "of": len(labels)})
+    classes = () if config.ignore_labels else card.classes
+    labels = np.fromiter(known_labels(plan, classes), np.int32)
+    tell("labels", {"known": int((labels >= 0).sum()), "of": len(labels)})
     return labels
 
 
@@ -150,7 +154,9 @@ def _fingerprint(
 ) -> dict[str, Any]:
     relevant = ("topk", "probabilities", "features", "feature_dtype", "ignore_labels")
     return {
-        "input": files.fingerprint([[u.name, u.rows.tolist()] for u in plan.units]),
+        "input": files.fingerprint(
+            [[u.name, files.fingerprint(u.rows.tolist())] for u in plan.units]
+        ),
         "items": plan.items,
         "model": card.sha256,
         "preprocessing": card.preprocessing.to_json(),
@@ -163,110 +169,36 @@ def _fingerprint(
     }
 
 
-def _check_output(output: Path, folder: Path, fingerprint: dict[str, Any], *, resume: bool) -> None:
-    if output.is_dir():
-        raise OutputExistsError(f"{output} is a folder: name an HDF5 file with -o")
-    if not resume:
-        if output.exists() and output.suffix not in _SUFFIXES:
-            raise OutputExistsError(f"{output} is no HDF5 file: choose another output with -o")
-        shutil.rmtree(folder, ignore_errors=True)
-        return  # the old file stays until the new one takes its name
-    advice = "choose another output with -o, or discard it with --no-resume"
-    if output.exists():
-        try:
-            with open_predictions(output) as existing:
-                found = existing.fingerprint
-        except StoreError as error:
-            raise OutputExistsError(f"{error}; {advice}") from error
-        changed = _changed(_plain(fingerprint), found)
-        if changed:
-            raise OutputExistsError(
-                f"{output} is of another run (other {', '.join(changed)}): {advice}"
-            )
-    begun = parts.fingerprint_of(folder)
-    if begun not in (None, files.fingerprint(fingerprint)):
-        raise OutputExistsError(
-            f"{folder} holds parts of a run with another input, model or configuration: {advice}"
-        )
-
-
-def _changed(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """What differs, an option by its own name."""
-    names = []
-    for key, value in wanted.items():
-        if isinstance(value, dict) and isinstance(found.get(key), dict):
-            names += _changed(value, found[key])
-        elif found.get(key) != value:
-            names.append(key)
-    return names
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _complete(output: Path, entries: list[merging.ShardEntry]) -> bool:
-    if not output.exists():
-        return False
-    with open_predictions(output) as existing:
-        found = existing.shards
-    if found != [(e.name, e.sha256, e.count) for e in entries]:
-        changed = sum(
-            a != (e.name, e.sha256, e.count) for a, e in zip(found, entries, strict=False)
-        )
-        raise OutputExistsError(
-            f"{output} was made from other images ({changed} of {len(entries)} shards changed): "
-            "choose another output with -o, or discard it with --no-resume"
-        )
-    return True
-
-
 def _parts(
     plan: Plan,
     pending: list[int],
-    labels: list[int],
+    labels: npt.NDArray[np.int32],
     card: ModelCard,
     config: PredictConfig,
     engine: EagerEngine,
     workers: int,
     tell: Tell,
 ) -> Iterator[parts.Part]:
-    """Answers the pending units in order; one is closed when its last image is answered.
+    """Answers the pending units one after the other, in order.
 
     A batch never crosses the border of a unit: networks round differently in other company, and a
     resumed run must give the bytes of an uninterrupted one.
     """
-    if not pending:
-        return
-    flat = np.concatenate([u.rows for u in plan.units])
-    label_of = dict(zip(flat.tolist(), labels, strict=True))
-    waiting = [
-        _Open(
-            number=n,
-            unit=plan.units[n],
-            labels={r: label_of[r] for r in plan.units[n].rows.tolist()},
-        )
-        for n in pending
+    work = [
+        Order.sequential(unit.rows, config.batch_size).batches if unit.damage is None else []
+        for unit in (plan.units[number] for number in pending)
     ]
-    for opened in waiting:
+    order = Order(batches=[rows for mine in work for rows in mine])
+    loaded = batches(plan.catalogue, order, card.preprocessing, workers=workers)
+    ends = np.cumsum([len(unit.rows) for unit in plan.units])
+    for number, mine in zip(pending, work, strict=True):
+        unit = plan.units[number]
+        first = ends[number] - len(unit.rows)
+        opened = _Open(number=number, unit=unit, labels=labels[first : ends[number]])
         _give_up(opened, plan, tell)
-    unit_of = {row: opened for opened in waiting for row in opened.unit.rows.tolist()}
-    order = Order(
-        batches=[
-            rows
-            for opened in waiting
-            if opened.unit.damage is None
-            for rows in Order.sequential(opened.unit.rows, config.batch_size).batches
-        ]
-    )
-    for batch in batches(plan.catalogue, order, card.preprocessing, workers=workers):
-        _sort_in(batch, engine, config, unit_of, plan, tell)
-        while waiting and _full(waiting[0]):
-            yield _close(waiting.pop(0), plan, config, len(card.classes))
-    while waiting and _full(waiting[0]):
-        yield _close(waiting.pop(0), plan, config, len(card.classes))
+        for batch in itertools.islice(loaded, len(mine)):
+            _sort_in(batch, engine, config, opened, plan, tell)
+        yield _close(opened, plan, config, len(card.classes))
 
 
 def _give_up(opened: _Open, plan: Plan, tell: Tell) -> None:
@@ -282,15 +214,11 @@ def _give_up(opened: _Open, plan: Plan, tell: Tell) -> None:
         tell("progress", {"items": given_up})
 
 
-def _full(opened: _Open) -> bool:
-    return len(opened.done) + len(opened.failed) == len(opened.unit.rows)
-
-
 def _sort_in(
     batch: Batch,
     engine: EagerEngine,
     config: PredictConfig,
-    unit_of: dict[int, _Open],
+    opened: _Open,
     plan: Plan,
     tell: Tell,
 ) -> None:
@@ -302,9 +230,9 @@ def _sort_in(
             if place in reasons:
                 failures[row] = ImageError("model", reasons[place])
             else:
-                unit_of[row].done[row] = _values(answer, place, config)
+                opened.done[row] = _values(answer, place, config)
     for row, error in failures.items():
-        unit_of[row].failed[row] = error
+        opened.failed[row] = error
         tell("failed", {"name": plan.catalogue.name(row), "reason": str(error)})
     tell("progress", {"items": len(batch.rows) + len(batch.failures)})
 
@@ -346,7 +274,8 @@ def _failures(opened: _Open, plan: Plan) -> list[tuple[str, str, str, str]]:
 
 
 def _close(opened: _Open, plan: Plan, config: PredictConfig, classes: int) -> parts.Part:
-    rows = [row for row in opened.unit.rows.tolist() if row in opened.done]
+    answered = np.array([row in opened.done for row in opened.unit.rows.tolist()], bool)
+    rows = opened.unit.rows[answered].tolist()
     best = min(config.topk, classes)
     columns: dict[str, tuple[tuple[int, ...], Any]] = {
         "predictions/topk_index": ((best,), np.int32),
@@ -368,7 +297,7 @@ def _close(opened: _Open, plan: Plan, config: PredictConfig, classes: int) -> pa
         sha256="",
         names=[plan.catalogue.name(row) for row in rows],
         keys=[plan.catalogue.key(row) for row in rows],
-        labels=np.array([opened.labels[row] for row in rows], np.int32),
+        labels=opened.labels[answered],
         arrays=arrays,
         failures=_failures(opened, plan),
     )

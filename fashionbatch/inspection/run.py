@@ -32,12 +32,14 @@ def inspect(path: Path, config: InspectConfig, output: Path) -> dict[str, Any]:
     shards = open_shards(path, strict=False)
     selection = Selection(**config.selection())
     rows = shards.select(config.split, selection)
+    everything = shards.select(None, selection)
     shards = shards.restricted(selection)
     if not len(rows):
         damaged = f": {next(iter(shards.damaged.values()))}" if shards.damaged else ""
         raise SourceError(f"{path} has no images, or the selection leaves none{damaged}")
     name = path.resolve().name.removesuffix(".tar")
-    made = {"data": str(path), "name": name, "split": config.split, **summarize(shards, rows)}
+    numbers = summarize(shards, rows, everything)
+    made = {"data": str(path), "name": name, "split": config.split, **numbers}
     drawn: list[Path] = []
     undrawn: list[dict[str, str]] = []
     if config.pictures:

@@ -28,13 +28,14 @@ _ATTRIBUTES = 1 << 16  # as many as their positions, uint16, can tell apart
 Rows = npt.NDArray[np.int64]
 
 
-def summarize(shards: ShardSet, rows: Rows) -> dict[str, Any]:
+def summarize(shards: ShardSet, rows: Rows, everything: Rows | None = None) -> dict[str, Any]:
     """Counts what a data set holds.
 
     Args:
         shards: the data set.
         rows: int64 ``[N]``, ascending: the items to count. Failures and damaged shards are told of
             the whole data set.
+        everything: the items of all splits, among which leakage is looked for; by default ``rows``.
 
     Returns:
         JSON values: ``items``, ``labelled``, ``unlabelled``, ``bytes``; then ``splits``,
@@ -68,7 +69,7 @@ def summarize(shards: ShardSet, rows: Rows) -> dict[str, Any]:
         "attributes": attributes,
         "attribute_types": _types(attributes, "attributes", "positive", "unknown"),
         "boxes": _boxes(shards, rows),
-        "leakage": leakage(shards, rows),
+        "leakage": leakage(shards, rows if everything is None else everything),
         "failures": _failures(shards),
         "damaged": [
             {"shard": shard.file, "items": shard.items, "reason": shards.damaged[number]}

@@ -6,14 +6,14 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fashionbatch.errors import SourceError, UnknownNameError
+from fashionbatch.errors import SourceError, UnknownNameError, counted
 from fashionbatch.shards.index import UNKNOWN, group_id, priorities
 from fashionbatch.shards.select import NO_SPLIT
 from fashionbatch.shards.spool import Spool, SpoolWriter
@@ -33,11 +33,13 @@ class FailureLog:
         self._file = path.open("w", encoding="utf-8", buffering=1 << 20)
         self.path = path
         self.count = 0
+        self.first: Failure | None = None
 
     def add(self, failure: Failure) -> None:
         """Appends one."""
         self._file.write(to_line(failure))
         self.count += 1
+        self.first = self.first or failure
 
     def close(self) -> None:
         """Closes the file."""
@@ -141,11 +143,12 @@ def collect(
             if item.label in excluded:
                 left_out[str(item.label)] += 1
                 continue
+            item = grouping.grouped(item)
             columns["offset"].append(spool.add(item))
             priority, order = priorities(item.name.encode(), seed)
             columns["priority"].append(priority)
             columns["order"].append(order)
-            columns["group"].append(grouping.of(item))
+            columns["group"].append(group_id(item.group))
             label = item.label
             columns["label"].append(
                 UNKNOWN if label is None else numbers.setdefault(label, len(numbers))
@@ -155,6 +158,12 @@ def collect(
                 progress(len(columns["offset"]))
     if not columns["offset"]:
         why = ": --exclude-label leaves none" if left_out else ""
+        if failures.first is not None:
+            line = f", line {failures.first.line}" if failures.first.line else ""
+            why = (
+                f": {counted(failures.count, 'entry', 'entries')} cannot be used, the first "
+                f"({failures.first.name!r}{line}) because {failures.first.reason}"
+            )
         raise SourceError(f"the source has no items{why}")
     grouping.check()
     for label in sorted(excluded - left_out.keys()):
@@ -193,18 +202,20 @@ class _Grouping:
         self.seen: set[str] = set()
         self.found = column is None
 
-    def of(self, item: Item) -> int:
+    def grouped(self, item: Item) -> Item:
+        """The item with its group."""
         if self.column is None:
-            return group_id(item.group)
+            return item
         if self.column in item.metadata:
-            self.found = True
             value = item.metadata[self.column]
-            return group_id(None if value in (None, "") else str(value))
-        if self.column == FOLDER:
-            self.found = True
-            return group_id(str(PurePosixPath(item.name).parent))
-        self.seen.update(item.metadata)
-        return 0
+            group = None if value in (None, "") else str(value)
+        elif self.column == FOLDER:
+            group = str(PurePosixPath(item.name).parent)
+        else:
+            self.seen.update(item.metadata)
+            return replace(item, group=None)
+        self.found = True
+        return replace(item, group=group)
 
     def check(self) -> None:
         if not self.found:
@@ -239,7 +250,8 @@ def _twin(items: Sequence[Item], agree: bool) -> str:
         where = f" in line {items[0].line}" if items[0].line else ""
         return f"listed twice: the first one{where} is kept"
     said = ", ".join(
-        (f"line {i.line}: " if i.line else "") + "/".join(filter(None, (i.split, repr(i.label))))
+        (f"line {i.line}: " if i.line else "")
+        + "/".join(filter(None, (i.split, repr(i.label) if i.label else "no label")))
         for i in items[:4]
     )
     return f"listed {len(items)} times with different labels or splits ({said}): none is kept"

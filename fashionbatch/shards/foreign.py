@@ -1,14 +1,15 @@
 """Tar files made elsewhere, as a data set: scanned on first use, then read by their index.
 
 The index is kept in the user's cache, not beside files that may be another's; it is made again when
-a file's size or time of change differs.
+a file's size, times or inode differ.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +22,12 @@ from fashionbatch.shards.manifest import Manifest, ShardRecord
 from fashionbatch.shards.threads import in_order
 from fashionbatch.shards.verification.findings import Tell
 from fashionbatch.sources import Failure
+from fashionbatch.sources.names import by_value
 from fashionbatch.sources.tar import scan
-from fashionbatch.sources.webdataset import split_of, tars
+from fashionbatch.sources.webdataset import prefixes, split_of, tars
 
 #: goes up when the scanner finds other things in the same file
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +52,8 @@ class Foreign:
 def index_foreign(path: Path) -> Foreign:
     """Finds the images of a tar file, or of those in a folder; from the cache where it has them.
 
-    Labels are the texts or numbers that the samples have, sorted, numbers by value; splits are
-    those that a tar file or its folder is named after.
+    Labels are the texts or numbers that the samples have, sorted, numbers by value; names, splits
+    and the order of classes are those of :class:`fashionbatch.sources.webdataset.WebdatasetSource`.
 
     Args:
         path: of the tar file, or of the folder.
@@ -69,7 +71,8 @@ def cached(path: Path) -> Foreign | None:
         >>> cached(Path("never-seen")) is None  # doctest: +SKIP
         True
     """
-    return _load(_stem(path, _listed(path)))
+    stem = _stem(path, _listed(path))
+    return None if stem is None else _load(stem)
 
 
 def scan_foreign(
@@ -90,37 +93,59 @@ def scan_foreign(
         tell("progress", {"bytes": one.record.bytes})
         scanned.append(one)
     found = _joined(path, scanned)
-    if _load(stem) is None:  # a later scan would hide what has rotted since
+    # damage can be a disk's passing fault; a later scan would hide what has rotted since
+    if stem is not None and not found.damaged and _load(stem) is None:
         _save(stem, found)
     return found
 
 
 class _Listed(NamedTuple):
-    """A tar file before it is read; one that cannot be looked at has no bytes and no time."""
+    """A tar file before it is read; one that cannot be looked at has no bytes and no state.
+
+    Attributes:
+        name: below the folder.
+        path: of the file.
+        prefix: what its items are called after.
+        bytes: its size.
+        state: what differs when the file is another one or was written to.
+    """
 
     name: str
     path: Path
+    prefix: str
     bytes: int
-    mtime_ns: int
+    state: tuple[int, ...]
 
 
 def _listed(path: Path) -> list[_Listed]:
+    found = tars(path)
     listed = []
-    for name, tar in tars(path):
+    for (name, tar), prefix in zip(found, prefixes([n for n, _ in found]), strict=True):
         try:
             status = tar.stat()
         except OSError:  # a link to nowhere: reading it says so
-            listed.append(_Listed(name, tar, 0, 0))
+            listed.append(_Listed(name, tar, prefix, 0, ()))
         else:
-            listed.append(_Listed(name, tar, status.st_size, status.st_mtime_ns))
+            listed.append(_Listed(name, tar, prefix, status.st_size, _state(status)))
     return listed
 
 
-def _stem(path: Path, listed: Sequence[_Listed]) -> Path:
-    """Where in the cache it is kept what was found in these files, without a suffix."""
-    state = [(tar.name, tar.bytes, tar.mtime_ns) for tar in listed]
+def _state(status: os.stat_result) -> tuple[int, ...]:
+    # a copy can keep size and time of its original, but not the rest
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def _stem(path: Path, listed: Sequence[_Listed]) -> Path | None:
+    """Where in the cache it is kept what was found in these files, without a suffix.
+
+    ``None`` where there is no cache.
+    """
+    state = [(tar.name, tar.state) for tar in listed]
     key = files.fingerprint([_VERSION, str(path.resolve()), state])
-    return files.cache_folder() / "shards" / key
+    try:
+        return files.cache_folder() / "shards" / key
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +182,7 @@ def _scan(numbered: tuple[int, _Listed]) -> _Scanned:
     rows = [
         IndexRow(
             key=s.key,
-            name=s.name,
+            name=f"{tar.prefix}/{s.name}",
             shard=number,
             offset=s.offset,
             size=s.size,
@@ -173,7 +198,7 @@ def _scan(numbered: tuple[int, _Listed]) -> _Scanned:
         ),
         index=Index.of(rows),
         labels=tuple(labels),
-        skipped=tuple(found.failures),
+        skipped=tuple(replace(f, name=f"{tar.prefix}/{f.name}") for f in found.failures),
         notes=tuple(found.notes),
     )
 
@@ -185,7 +210,7 @@ def _reason(name: str, error: ShardError | OSError) -> str:
 
 
 def _joined(path: Path, scanned: Sequence[_Scanned]) -> Foreign:
-    classes = sorted({label for one in scanned for label in one.labels}, key=_by_value)
+    classes = sorted({label for one in scanned for label in one.labels}, key=by_value)
     places = {name: i for i, name in enumerate(classes)}
     index = Index.joined([_relabelled(one, places) for one in scanned])
     return Foreign(
@@ -207,12 +232,6 @@ def _relabelled(one: _Scanned, places: Mapping[str, int]) -> Index:
     # label -1, none, takes the last
     numbers = np.array([*(places[label] for label in one.labels), UNKNOWN], np.int32)
     return one.index.replaced(label=numbers[one.index.label])
-
-
-def _by_value(label: str) -> tuple[int, int, str]:
-    """Numbers by value, then texts."""
-    number = label.isascii() and label.isdecimal() and len(label) < 19
-    return (0, int(label), label) if number else (1, 0, label)
 
 
 def _save(stem: Path, foreign: Foreign) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -105,7 +105,7 @@ class Packer:
             about = _load_about(part)
             if about.pop("fingerprint") != fingerprint:
                 return None
-            packed = _packed(about, part)
+            packed = replace(_packed(about, part), kept=True)
             for folder in filter(None, (self.data, self.added)):
                 path = folder / file
                 if path.exists() and files.sha256(path) == packed.record.sha256:
@@ -182,11 +182,13 @@ class Packed:
         record: for the manifest.
         failures: of its items.
         part: the file with its rows of the index; their column ``shard`` is yet to be set.
+        kept: an interrupted run has finished it.
     """
 
     record: ShardRecord
     failures: tuple[Failure, ...]
     part: Path
+    kept: bool = False
 
     def index(self, number: int) -> Index:
         """Its rows, as shard ``number`` of the data set."""

@@ -104,7 +104,8 @@ def make(
     Args:
         catalogue: all there is.
         selection: what of it to pack.
-        split: shares of the splits, in place of the source's own.
+        split: shares of the splits, in place of the source's own; or, without ``train``, to be
+            taken out of the source's own train split.
         default_split: shares for labelled items whose source has no splits.
         by_group: items of one group go into one split.
         allow_missing_classes: accept a class that is not in the source's own train split.
@@ -126,7 +127,8 @@ def make(
         if before.keys:  # nothing is new
             return Plan(tasks=(), classes=before.classes, class_types=(), shares=None)
         raise SourceError("the selection leaves no items")
-    own = bool((catalogue.split != NO_SPLIT).any()) or before.own_splits
+    counts = {n: int((catalogue.split == i).sum()) for i, n in enumerate(SPLITS)}
+    own = any(counts.values()) or before.own_splits
     warnings = [*_alike(kept)]
     shares = split or (default_split if kept and not own else None) or None
     if shares is None:
@@ -142,7 +144,15 @@ def make(
             *_with_packed(kept, catalogue, before),
             allow_missing=allow_missing_classes,
         )
+    elif "train" not in shares:
+        catalogue = _carve(catalogue, shares, counts, by_group)
     else:
+        if any(counts.values()):
+            found = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+            warnings.append(
+                f"all splits are drawn anew: those of the source ({found}) are not kept; "
+                "--split val=0.1 would take a share of train and keep the others"
+            )
         catalogue = _split(catalogue, shares, by_group, before.groups or {})
     for name in selection.limit_per_split:
         if not (catalogue.split == SPLITS.index(name)).any():
@@ -237,6 +247,25 @@ def _split(
         label=catalogue.label[free],
         group=catalogue.group[free] if by_group else None,
         priority=catalogue.priority[free],
+    )
+    return Catalogue(**{**vars(catalogue), "split": split})
+
+
+def _carve(
+    catalogue: Catalogue, shares: Mapping[str, float], counts: Mapping[str, int], by_group: bool
+) -> Catalogue:
+    """Takes splits out of the source's own train; the others stay."""
+    for name in shares:
+        if counts[name] or not counts["train"]:
+            why = f"has {name} already" if counts[name] else "has no train split to take it from"
+            raise UsageError(f"--split {name}=...: the catalogue {why}: name train=... too")
+    split = catalogue.split.copy()
+    rows = np.flatnonzero(split == SPLITS.index("train"))
+    split[rows] = assign(
+        {"train": 1 - sum(shares.values()), **shares},
+        label=catalogue.label[rows],
+        group=catalogue.group[rows] if by_group else None,
+        priority=catalogue.priority[rows],
     )
     return Catalogue(**{**vars(catalogue), "split": split})
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +23,7 @@ from fashionbatch.shards.manifest import MANIFEST, Manifest
 from fashionbatch.shards.select import NO_SPLIT, Selection, choose
 from fashionbatch.sources import Failure
 from fashionbatch.sources.base import from_text
-from fashionbatch.sources.webdataset import is_webdataset
+from fashionbatch.sources.webdataset import holds_tars
 from fashionbatch.specs import SPLITS
 
 _OPEN_FILES = 64
@@ -33,7 +35,8 @@ class ShardSet:
     """The images of a data set, by row of its index; opened with :func:`open_shards`.
 
     Rows are grouped by shard. Reading needs only the bytes of the image asked for, is safe in
-    several processes, and the object can be pickled.
+    several processes, and the object can be pickled. Files that reading opens are closed by
+    :meth:`close`, at the end of a ``with`` block, or with the object.
 
     Attributes:
         path: the folder, or the tar file.
@@ -45,8 +48,8 @@ class ShardSet:
         notes: of shards made elsewhere: what is worth knowing.
 
     Example:
-        >>> shards = open_shards(Path("shards/fashion-mnist"))  # doctest: +SKIP
-        >>> image_bytes = shards.read(shards.select("val")[0])  # doctest: +SKIP
+        >>> with open_shards(Path("shards/fashion-mnist")) as shards:  # doctest: +SKIP
+        ...     image_bytes = shards.read(shards.select("val")[0])
     """
 
     def __init__(
@@ -64,13 +67,25 @@ class ShardSet:
         self.damaged = damaged or {}
         self.skipped = skipped or {}
         self.notes = notes or {}
-        self._files: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self._files = _Files()
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_files": OrderedDict()}
+    def __enter__(self) -> ShardSet:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the files that this process has open; reading opens them again."""
+        self._files.close()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -182,34 +197,66 @@ class ShardSet:
         return self.path / from_text(self.manifest.shards[number].file)
 
     def _descriptor(self, number: int) -> int:
-        # keyed by process: a fork must not share file positions or close its parent's files
-        key = (os.getpid(), number)
-        if key in self._files:
-            self._files.move_to_end(key)
-            return self._files[key]
+        descriptor = self._files.find(number)
+        if descriptor is not None:
+            return descriptor
         if number in self.damaged:
             raise ShardError(self.damaged[number])
         try:
-            # not blocking: a named pipe in its place would wait for a writer for ever
-            descriptor = os.open(self.file(number), os.O_RDONLY | os.O_NONBLOCK)
+            return self._files.open(number, self.file(number))
         except OSError as error:
             raise ShardError(
                 f"{self.file(number)} cannot be read ({error.strerror}): copy or pack it again"
             ) from error
-        self._files[key] = descriptor
-        if len(self._files) > _OPEN_FILES:
-            (process, _), oldest = self._files.popitem(last=False)
+
+
+class _Files:
+    """Descriptors of the shards read last; closed with the object, and not pickled with it."""
+
+    def __init__(self) -> None:
+        # keyed by process: a fork must not share file positions or close its parent's files
+        self._open: OrderedDict[tuple[int, int], int] = OrderedDict()
+        weakref.finalize(self, _close, self._open)
+
+    def __reduce__(self) -> tuple[type[_Files], tuple[()]]:
+        return type(self), ()
+
+    def find(self, number: int) -> int | None:
+        """The descriptor of a shard, if it is open in this process."""
+        key = (os.getpid(), number)
+        if key in self._open:
+            self._open.move_to_end(key)
+        return self._open.get(key)
+
+    def open(self, number: int, path: Path) -> int:
+        """Opens a shard, and closes the one not read for longest where there are too many."""
+        # not blocking: a named pipe in its place would wait for a writer for ever
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        self._open[os.getpid(), number] = descriptor
+        if len(self._open) > _OPEN_FILES:
+            (process, _), oldest = self._open.popitem(last=False)
             if process == os.getpid():
                 os.close(oldest)
         return descriptor
 
+    def close(self) -> None:
+        """Closes all that this process has opened."""
+        _close(self._open)
+
+
+def _close(descriptors: OrderedDict[tuple[int, int], int]) -> None:
+    while descriptors:
+        (process, _), descriptor = descriptors.popitem()
+        if process == os.getpid():
+            os.close(descriptor)
+
 
 def is_shards(path: Path) -> bool:
     """Whether a data set, a folder of tar files, or a tar file lies at ``path``."""
-    return (path / MANIFEST).exists() or is_webdataset(path)
+    return (path / MANIFEST).exists() or holds_tars(path)
 
 
-def open_shards(path: Path, *, strict: bool = True) -> ShardSet:
+def open_shards(path: str | Path, *, strict: bool = True) -> ShardSet:
     """Opens a data set made by ``shard``, or tar files made elsewhere (scanned on first use).
 
     Args:
@@ -220,6 +267,7 @@ def open_shards(path: Path, *, strict: bool = True) -> ShardSet:
         UsageError: nothing lies there.
         ShardError: it is no data set, or is damaged.
     """
+    path = Path(path)
     refuse_url(path)
     if not path.exists():
         raise UsageError(f"{path} does not exist: name a data set made by `fashionbatch shard`")

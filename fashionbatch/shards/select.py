@@ -177,7 +177,7 @@ def assign(
         return np.asarray(numbers[dealt], np.int8)
     rank, size = _rank(label.astype(np.int64), priority)
     ends = np.cumsum([shares[n] for n in names])
-    borders = np.maximum(np.rint(ends[:, None] * size[None, :]), 1)
+    borders = np.maximum(np.floor(np.round(ends[:, None] * size[None, :], 9) + 0.5), 1)
     # the last border is all of them, whatever the shares add up to in floating point
     place = (rank[None, :] >= borders[:-1]).sum(axis=0)
     return np.asarray(numbers[place], np.int8)

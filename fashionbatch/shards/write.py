@@ -124,6 +124,7 @@ def write(job: Job, tell: Tell = lambda event, values: None) -> Manifest:
             )
         if before is not None and not plan.items:
             place.sweep(before.manifest)
+            tell("nothing", {"items": len(before)})
             return before.manifest
         for text in plan.warnings:
             tell("warn", {"text": text})
@@ -135,6 +136,17 @@ def write(job: Job, tell: Tell = lambda event, values: None) -> Manifest:
             place.take_name()
         else:
             place.add_to(manifest)
+    assert manifest.failures is not None
+    tell(
+        "done",
+        {
+            "splits": manifest.splits,
+            "classes": len(manifest.classes),
+            "added": manifest.items - (len(before) if before else 0),
+            "resumed": sum(p.kept for p in packed),
+            "failures": str(job.output / manifest.failures.file),
+        },
+    )
     for text in _advice(open_shards(job.output)):
         tell("warn", {"text": text})
     return manifest

@@ -12,6 +12,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+#: most bytes of an image file
+MAX_BYTES = 256 << 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
@@ -58,7 +61,7 @@ class Item:
         """The image file's bytes.
 
         Raises:
-            OSError: the file cannot be read, or is not a regular one.
+            OSError: the file cannot be read, is not a regular one, or is over :data:`MAX_BYTES`.
         """
         if self.data is not None:
             return self.data
@@ -72,9 +75,12 @@ class Item:
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.EINVAL, "not a regular file")
+                kind = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
+                raise OSError(kind, "not a regular file")
             if self.offset is None:
+                _refuse_large(status.st_size)
                 return _all(descriptor, status.st_size)
+            _refuse_large(self.size or 0)
             data = os.pread(descriptor, self.size or 0, self.offset)
             if len(data) != self.size:
                 raise OSError(errno.EIO, f"{to_text(os.fspath(self.path))} ends within the image")
@@ -83,12 +89,19 @@ class Item:
             os.close(descriptor)
 
 
+def _refuse_large(size: int) -> None:
+    if size > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"the file has over {MAX_BYTES >> 20} MiB")
+
+
 def _all(descriptor: int, size: int) -> bytes:
     data = os.read(descriptor, size + 1)  # one more, to see that it has not grown
     if len(data) == size:
         return data
-    pieces = [data]  # over 2 GiB, or growing
+    pieces = [data]
     while piece := os.read(descriptor, 1 << 20):
+        size = sum(map(len, pieces)) + len(piece)
+        _refuse_large(size)
         pieces.append(piece)
     return b"".join(pieces)
 

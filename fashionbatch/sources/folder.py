@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from fashionbatch.errors import SourceError, UsageError
 from fashionbatch.sources.base import Failure, Item, Source, to_text
@@ -47,7 +48,8 @@ class FolderSource(Source):
     The layout ``classes`` takes the first folder below the root as the label, ``flat`` takes no
     labels. Where all folders at the top are named like splits (``train``, ``val``, ``valid``,
     ``validation``, ``test``), they are the splits and the layout starts below them. ``auto`` is
-    ``classes`` where all files lie in folders and ``flat`` where none does.
+    ``classes`` where all files lie in folders and ``flat`` where none does; it refuses several
+    folders named like splits beside others.
 
     Hidden files, what file managers leave behind, and files beside class folders that have no
     image's suffix (``README.md``) are yielded as failures: they are about the catalogue, not in it.
@@ -74,7 +76,8 @@ class FolderSource(Source):
         """See :class:`fashionbatch.Source`.
 
         Raises:
-            SourceError: it holds no file, or files lie both beside and in folders.
+            SourceError: it holds no file, files lie both beside and in folders, or split folders
+                beside others.
         """
         empty = True
         root = os.fspath(self.path)
@@ -117,7 +120,15 @@ class _Shape:
 def _shape(root: Path, layout: str) -> _Shape:
     """Found by looking at the top two levels only, however many files there are."""
     loose, folders = _level(root)
-    splits = bool(folders) and not loose and all(f.lower() in SPLIT_NAMES for f in folders)
+    named = [f for f in folders if f.lower() in SPLIT_NAMES]
+    splits = bool(folders) and not loose and named == folders
+    if layout == "auto" and len(named) > 1 and named != folders:
+        other = next(f for f in folders if f not in named)
+        raise SourceError(
+            f"{root} holds splits ({', '.join(map(repr, named))}) beside another folder "
+            f"({to_text(other)!r}): move that one out, or say --layout classes (all of them are "
+            "classes) or --layout flat"
+        )
     tops = [root / folder for folder in folders] if splits else [root]
     nested = False
     beside: str | None = None
@@ -161,8 +172,21 @@ def _visible(folder: Path) -> Iterator[tuple[str, ...]]:
     return (parts for parts, reason in walk(folder) if reason is None)
 
 
+def holds_images(folder: Path) -> bool:
+    """Whether a file with an image's suffix lies anywhere below a folder.
+
+    Raises:
+        OSError: a folder cannot be listed.
+
+    Example:
+        >>> holds_images(Path("catalog"))  # doctest: +SKIP
+        True
+    """
+    return any(_is_image(parts[-1]) for parts in _visible(folder))
+
+
 def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  # a Path is slow
 
 
 def _left_out(name: str) -> str | None:
@@ -172,29 +196,50 @@ def _left_out(name: str) -> str | None:
     return "a file manager left it" if name.lower() in CLUTTER else None
 
 
+#: a folder, its parts below the root, which it is, and what of it is still to come
+_Level: TypeAlias = tuple[str, tuple[str, ...], tuple[int, int], Iterator[tuple[str, bool]]]
+
+
 def walk(root: Path) -> Iterator[tuple[tuple[str, ...], str | None]]:
     """The path below ``root`` of every file, as parts, sorted; and why it is to be left out.
 
     A hidden folder comes as one entry.
+
+    Raises:
+        OSError: a folder cannot be listed.
     """
-    yield from _walk(os.fspath(root), (), frozenset())
-
-
-def _walk(
-    folder: str, parts: tuple[str, ...], seen: frozenset[tuple[int, int]]
-) -> Iterator[tuple[tuple[str, ...], str | None]]:
-    status = os.stat(folder)
-    here = (status.st_dev, status.st_ino)
-    if here in seen:  # a symbolic link back to a folder we are in
-        return
-    with os.scandir(folder) as entries:  # a name and a flag of each: there may be millions
-        ordered = sorted((entry.name, _is_folder(entry)) for entry in entries)
-    for name, is_folder in ordered:
-        reason = _left_out(name)
-        if is_folder and reason is None:
-            yield from _walk(os.path.join(folder, name), (*parts, name), seen | {here})  # noqa: PTH118  # a Path for each folder is slow
+    top = os.fspath(root)
+    here = _identity(top)
+    # not recursive: folders can be deeper than Python's stack
+    levels: list[_Level] = [(top, (), here, _entries(top))]
+    inside = {here}
+    while levels:
+        folder, parts, here, entries = levels[-1]
+        for name, is_folder in entries:
+            reason = _left_out(name)
+            if not is_folder or reason is not None:
+                yield (*parts, name), reason
+                continue
+            inner = os.path.join(folder, name)  # noqa: PTH118  # a Path for each folder is slow
+            identity = _identity(inner)
+            if identity not in inside:  # else a symbolic link back to a folder we are in
+                inside.add(identity)
+                levels.append((inner, (*parts, name), identity, _entries(inner)))
+                break
         else:
-            yield (*parts, name), reason
+            levels.pop()
+            inside.remove(here)
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _entries(folder: str) -> Iterator[tuple[str, bool]]:
+    """Names and whether each is a folder, sorted; no more of each, there may be millions."""
+    with os.scandir(folder) as entries:
+        return iter(sorted((entry.name, _is_folder(entry)) for entry in entries))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

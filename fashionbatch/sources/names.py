@@ -67,6 +67,17 @@ def name_of(number: int, names: Sequence[str]) -> str:
     return names[number]
 
 
+def by_value(label: str) -> tuple[int, int, str]:
+    """A key to sort labels by: numbers by value, then texts.
+
+    Example:
+        >>> sorted(["hat", "10", "2"], key=by_value)
+        ['2', '10', 'hat']
+    """
+    number = label.isascii() and label.isdecimal() and len(label) < 19
+    return (0, int(label), label) if number else (1, 0, label)
+
+
 def split_in(name: str) -> str | None:
     """The split that a file's name speaks of: ``imagenet-train-000000`` is of ``train``.
 

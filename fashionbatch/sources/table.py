@@ -85,7 +85,8 @@ class TableSource(Source):
         split_column: of the one with ``train``, ``val`` or ``test``, or another usual name of
             these; an empty field is no split.
         type_column: of the one with the type of the class, such as ``upper`` for blouses.
-        root: folder that the paths start from and stay in; by default the table's.
+        root: folder that the paths start from, by default the table's; no ``..`` leads out of it,
+            while a symbolic link in it may.
 
     Raises:
         UsageError: there is no such file, folder or column, or pyarrow is missing.
@@ -163,12 +164,12 @@ class TableSource(Source):
         """
         try:
             return item.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             for extension in EXTENSIONS:
                 try:
                     return replace(item, path=f"{item.path}{extension}").read()
                 except OSError as error:
-                    if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
+                    if error.errno not in (errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG):
                         raise
             raise
 
@@ -180,6 +181,8 @@ class TableSource(Source):
             return self._failure("names no image", line)
         if "\0" in image:
             return self._failure("the image's path holds a NUL byte", line)
+        if _broken(image):
+            return self._failure("the image's path holds a line break", line)
         below = self._checked(image, line)
         name = plain(below)
         split = None
@@ -192,6 +195,9 @@ class TableSource(Source):
         label = None
         if self._columns.label is not None:
             label = plain(text(fields[self._columns.label]).strip()) or None
+            if label and _broken(label):
+                reason = "the label holds a line break"
+                return Failure(name=name, stage="source", reason=reason, line=line)
         return Item(
             name=name,
             path=f"{self.root}/{below}",  # text: a Path of each would take longer than reading
@@ -217,6 +223,10 @@ class TableSource(Source):
             f"{self.path}, line {line}: {to_text(image)!r} leads out of {self.root}: name a folder "
             "above the images with --root, and write paths from there on"
         )
+
+
+def _broken(given: str) -> bool:
+    return "\n" in given or "\r" in given
 
 
 def _columns(path: Path, columns: Sequence[str], named: Mapping[str, str | None]) -> Columns:

@@ -13,16 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from fashionbatch.errors import ShardError
-from fashionbatch.sources.base import Failure, to_text
+from fashionbatch.sources.base import MAX_BYTES, Failure, to_text
 from fashionbatch.sources.tar_json import as_label, parse_json
 from fashionbatch.sources.tar_members import IMAGE_EXTENSIONS, Member, OpenTar, members, open_tar
 
-#: the file beside our own shards, and what it says of itself
-MANIFEST = "dataset.json"
-FORMAT = "fashionbatch-shards"
-
-_HEAD = 512
-_MAX_IMAGE = 256 << 20
 _MAX_JSON = 1 << 20
 _MAX_CLS = 1 << 10
 _PICKLED = frozenset(["pyd", "pkl", "pickle", "pth", "pt", "npy", "npz", "joblib"])
@@ -41,7 +35,7 @@ class Sample:
     Attributes:
         key: unique in the file; the member's path up to the first dot of the file name, as
             WebDataset has it, or up to the last one (see :func:`scan`).
-        name: the member's path; in our own shards the catalogue's name.
+        name: the member's path.
         extension: ``jpg``, ``jpeg``, ``png`` or ``webp``.
         offset: first byte of the image in the file.
         size: its length in bytes.
@@ -99,27 +93,17 @@ def scan(path: Path) -> Scan:
         ['000000', '000001']
     """
     with open_tar(path) as file:
-        scanner = _Scanner(file, ours=is_ours(path.parent))
+        scanner = _Scanner(file)
         for member in members(file):
             scanner.add(member)
         return scanner.finish()
 
 
-def is_ours(folder: Path) -> bool:
-    """Whether the tar files of a folder are shards that fashionbatch wrote."""
-    try:
-        with (folder / MANIFEST).open("rb") as file:
-            return f'"{FORMAT}"'.encode() in file.read(_HEAD)  # it begins with its format
-    except OSError:
-        return False
-
-
 class _Scanner:
     """Puts neighbouring members together to samples."""
 
-    def __init__(self, file: OpenTar, *, ours: bool) -> None:
+    def __init__(self, file: OpenTar) -> None:
         self._file = file
-        self._ours = ours
         self._group: list[Member] = []
         self._seen: dict[str, bool] = {}  # stems, and whether one is a picture's
         self._read: dict[Member, Any] = {}
@@ -205,8 +189,8 @@ class _Scanner:
             return f"its key {picture.stem!r} stands for {images} images"
         if picture.stem != picture.key and self._seen.get(picture.key):
             return f"is a mask of the sample {picture.key!r}, or a photograph without its own key"
-        if picture.size > _MAX_IMAGE:
-            return f"has {picture.size} bytes, over {_MAX_IMAGE >> 20} MiB"
+        if picture.size > MAX_BYTES:
+            return f"has {picture.size} bytes, over {MAX_BYTES >> 20} MiB"
         return None
 
     def _once(self, member: Member, read: Callable[[Member], Any]) -> Any:
@@ -220,12 +204,11 @@ class _Scanner:
         for piece in self._file.pieces(image.offset, image.offset + image.size):
             digest.update(piece)
         about = about or {}
-        own_name = about.get("name") if self._ours else None
         label = as_label(about.get("label"))
         self._samples.append(
             Sample(
                 key=image.stem,
-                name=own_name if isinstance(own_name, str) else image.name,
+                name=image.name,
                 extension=image.extension,
                 offset=image.offset,
                 size=image.size,

@@ -159,7 +159,7 @@ def _rows(
         if split not in rows or not len(rows[split]):
             raise SourceError(
                 f"{shards.path} has no labelled {split} images: pack it again with "
-                "--split train=0.9,val=0.1"
+                "--split val=0.1 (taken out of train)"
             )
     return rows
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -16,12 +17,21 @@ import webdataset
 from PIL import Image
 
 from fashionbatch import api
-from fashionbatch.errors import OutputExistsError, SourceError, UnknownNameError, UsageError
+from fashionbatch.config import PredictConfig
+from fashionbatch.errors import (
+    ImageError,
+    OutputExistsError,
+    SourceError,
+    UnknownNameError,
+    UsageError,
+)
 from fashionbatch.inference import plan as plans
+from fashionbatch.inference import predict as prediction
 from fashionbatch.models import card as cards
 from fashionbatch.pipeline.decode import decode
 from fashionbatch.pipeline.transforms import fit
 from fashionbatch.store.reader import open_predictions
+from tests.inference.conftest import picture
 
 SAMPLE = Path(__file__).parents[2] / "shards" / "fashion-mnist"
 
@@ -247,11 +257,11 @@ def test_foreign_shards(predict, catalogue, run, tmp_path):
     with open_predictions(predict(tmp_path / "wds")) as found:
         probability, _ = one_by_one(run, [p.read_bytes() for p in paths])
         assert np.array_equal(found.topk_index[:, 0], probability.argmax(1))
-        assert found.names[0] == r"a/caf\xe9.png"
-        assert found.names[1:] == [f"a/b{i}.png" for i in range(1, 9)]
+        assert found.names[0] == r"x-0000/a/caf\xe9.png"
+        assert found.names[1:] == [f"x-{i // 4:04d}/a/b{i}.png" for i in range(1, 9)]
         assert [s[2] for s in found.shards] == [4, 4, 1]
     with open_predictions(predict(tmp_path / "wds" / "x-0002.tar", "one.h5")) as found:
-        assert found.names == ["a/b8.png"]
+        assert found.names == ["x-0002/a/b8.png"]
 
 
 def test_labels_of_class_folders(predict, run, tmp_path):
@@ -413,3 +423,137 @@ def test_nothing_there(predict, tmp_path):
     with pytest.raises(UsageError, match="--split"):
         predict(tmp_path / "empty", split="val")
     assert not (tmp_path / "out.h5").exists()
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """A data set of ours: two shards, of three images each."""
+    for i in range(6):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / f"{i}.png").write_bytes(picture(i))
+    api.shard(tmp_path / "photos", output=tmp_path / "packed", samples_per_shard=3)
+    return tmp_path / "packed"
+
+
+def test_repaired_shard_is_predicted(packed, predict, tmp_path, monkeypatch):
+    """A file of a damaged shard is not complete when the shard is whole; and the other way."""
+    second = packed / "all-000001.tar"
+    whole = second.read_bytes()
+    second.write_bytes(whole[:-512])
+    with open_predictions(predict(packed)) as found:
+        assert (len(found), len(found.failures)) == (3, 3)
+    before = (tmp_path / "out.h5").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    predict(Path("packed"))  # the same shards by another path
+    second.write_bytes(whole)
+    with pytest.raises(OutputExistsError, match=r"of 2 shards 1 damaged then and whole.*--no-res"):
+        predict(packed)
+    assert (tmp_path / "out.h5").read_bytes() == before
+    with open_predictions(predict(packed, resume=False)) as found:
+        assert (len(found), len(found.failures)) == (6, 0)
+    second.write_bytes(whole[:-1024])
+    with pytest.raises(OutputExistsError, match="1 whole then and damaged now"):
+        predict(packed)
+
+
+def test_part_of_a_damaged_shard_is_made_again(packed, predict, tmp_path, monkeypatch):
+    """The parts of a stopped run: what was damaged then is predicted, the rest is kept."""
+    from fashionbatch.store import merge
+
+    first = packed / "all-000000.tar"
+    whole = first.read_bytes()
+    first.unlink()
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(merge, "merge", stop)
+        with pytest.raises(KeyboardInterrupt):
+            predict(packed)
+    first.write_bytes(whole)
+    events = []
+    with open_predictions(predict(packed, tell=lambda e, v: events.append((e, v)))) as found:
+        assert (len(found), len(found.failures)) == (6, 0)
+    assert dict(events)["resumed"] == {"parts": 1, "items": 3, "of": 6}
+
+
+def test_complete_file_says_what_failed(packed, predict):
+    """An image that could not be read is counted when the file is found complete."""
+    data = bytearray((packed / "all-000001.tar").read_bytes())
+    data[700] ^= 1  # in the first image
+    (packed / "all-000001.tar").write_bytes(data)
+    output = predict(packed)
+    events = []
+    predict(packed, tell=lambda e, v: events.append((e, v)))
+    assert dict(events)["complete"] == {"output": str(output), "failed": 1}
+
+
+def test_no_file_is_lost(predict, tmp_path):
+    """Whatever is called otherwise than an image is tried; only hidden files are passed over."""
+    folder = tmp_path / "c"
+    (folder / "hat" / ".cache").mkdir(parents=True)
+    for name in ("hat/1.png", "IMG_0001", "hat/IMG_0002", ".DS_Store", "hat/.cache/1.png"):
+        (folder / name).write_bytes(picture(1))
+    (folder / "prices.csv").write_text("a,b")
+    with open_predictions(predict(folder)) as found:
+        assert found.names == ["IMG_0001", "hat/1.png", "hat/IMG_0002"]
+        assert [(f["name"], f["stage"]) for f in found.failures] == [("prices.csv", "decode")]
+
+
+@pytest.mark.parametrize("through", ["c", "link"])
+@pytest.mark.parametrize("to", ["c", "link"])
+def test_output_below_the_catalogue_is_no_item(predict, catalogue, tmp_path, through, to):
+    """Whichever of them is named through a symbolic link."""
+    folder = catalogue(3, name="c")
+    (tmp_path / "link").symlink_to(folder)
+    (folder / "p").mkdir()
+    events = []
+    for _ in range(2):
+        predict(tmp_path / through, f"{to}/p/out.h5", tell=lambda e, v: events.append((e, v)))
+    assert [v["items"] for e, v in events if e == "start"] == [3, 3]
+    assert "complete" in dict(events)
+
+
+def test_link_to_itself_is_a_failure(predict, catalogue):
+    """It is listed, and the others are predicted."""
+    folder = catalogue(1)
+    (folder / "loop.png").symlink_to("loop.png")
+    with open_predictions(predict(folder)) as found:
+        assert [(f["name"], f["stage"]) for f in found.failures] == [("loop.png", "read")]
+
+
+def test_memory_per_row(run):
+    """A long plan takes a few bytes per row, beside the shard in work."""
+
+    class Missing:
+        def read(self, row):
+            raise ImageError("read", "gone")
+
+        def name(self, row):
+            return f"{row}"
+
+        key = name
+
+        def label(self, row):
+            return None
+
+    rows = np.arange(300_000)
+    units = [
+        plans.Unit(name=f"{i}", rows=mine, sha256=lambda: "")
+        for i, mine in enumerate(np.split(rows, 1000))
+    ]
+    plan = plans.Plan(path=Path(), catalogue=Missing(), units=units)
+    card = cards.load_card(run)
+    config = PredictConfig(workers=0)
+    tracemalloc.start()
+    try:
+        labels = prediction._labels(plan, card, config, lambda e, v: None)
+        prediction._fingerprint(plan, card, config, "eager", "cpu")
+        parts = prediction._parts(
+            plan, list(range(1000)), labels, card, config, None, 0, lambda e, v: None
+        )
+        assert len(next(parts).failures) == 300
+        assert tracemalloc.get_traced_memory()[1] < 20 * len(rows)
+    finally:
+        tracemalloc.stop()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import struct
 import subprocess
+import sys
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,6 +186,59 @@ def test_fault_32_sixteen_bits_are_scaled() -> None:
     values = np.array([[0, 257, 32768, 65535]], np.uint16)
     found = array(encode(Image.fromarray(values), "PNG"))
     assert found[0].tolist() == [[0] * 3, [1] * 3, [128] * 3, [255] * 3]
+
+
+def test_every_sixteen_bit_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All 65536 values are rounded to the nearest, in bands of any height."""
+    values = np.arange(1 << 16, dtype=np.uint16).reshape(64, 1024)
+    expected = np.rint(values / 257).astype(np.uint8)
+    for band in (1 << 20, 5 * 1024, 1):
+        monkeypatch.setattr(module, "_BAND", band)
+        found = array(encode(Image.fromarray(values), "PNG"))
+        assert (found == expected[..., None]).all()
+
+
+def test_bands_are_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is laid on white in bands is what Pillow makes of the whole image."""
+    samples = np.random.default_rng(3).integers(0, 256, (37, 41, 4), np.uint8)
+    image = Image.fromarray(samples)
+    ground = Image.new("RGBA", image.size, "white")
+    expected = np.asarray(Image.alpha_composite(ground, image).convert("RGB"))
+    palette = image.convert("RGB").quantize(16)
+    for band in (1 << 20, 4 * 41, 1):
+        monkeypatch.setattr(module, "_BAND", band)
+        assert (array(encode(image, "PNG")) == expected).all()
+        found = array(encode(palette, "PNG", transparency=3))
+        clear = np.asarray(palette) == 3
+        assert (found[clear] == 255).all()
+        assert (found[~clear] == np.asarray(palette.convert("RGB"))[~clear]).all()
+
+
+PEAK = """
+import re, sys
+from fashionbatch.pipeline.decode import decode
+
+def peak():
+    # not getrusage: that counts the parent's memory before exec
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+
+decode(open(sys.argv[1], "rb").read())
+before = peak()
+assert decode(open(sys.argv[2], "rb").read()).size == (5000, 5000)
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("mode", ["I;16", "RGBA", "LA"])
+def test_memory_of_large_images(tmp_path: Path, mode: str) -> None:
+    """Decoding and turning an image takes no more than twice Pillow's four bytes per pixel."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    paths = [tmp_path / "small.png", tmp_path / "large.png"]
+    for path, side in zip(paths, (10, 5000), strict=True):
+        Image.new(mode, (side, side)).save(path, exif=exif, compress_level=1)
+    done = subprocess.run([sys.executable, "-c", PEAK, *paths], capture_output=True, check=True)
+    assert int(done.stdout) * 1024 < 5000 * 5000 * 10
 
 
 def test_fault_32_transparency_lies_on_white() -> None:

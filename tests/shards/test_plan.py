@@ -97,6 +97,14 @@ def test_class_that_is_not_trained_is_refused(write: Write, tmp_path: Path) -> N
     assert "1 class is not in test: b" in told
 
 
+def test_classes_in_two_unicode_forms_are_told(write: Write) -> None:
+    """One é is one character or two, by the machine that made the folder; both look the same."""
+    told: list[str] = []
+    write(labelled({"caf\u00e9": 2, "cafe\u0301": 2}), tell=warned(told))
+    text = r"the classes 'cafe\u0301' and 'caf\xe9' differ only in their Unicode form"
+    assert text in told
+
+
 def test_name_that_is_listed_twice(write: Write, tmp_path: Path) -> None:
     """Alike: the first is kept. Not alike: none is, and the reason names labels and lines."""
     items = [

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import multiprocessing
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -181,7 +184,54 @@ def test_many_shards_keep_few_files_open(
     shards = open_shards(pack(folder, "shards/many", samples_per_shard=1)[0])
     for row in [*range(12), *range(12)]:
         assert shards.read(row) == (folder / shards.name(row)).read_bytes()
-        assert len(shards._files) <= 2
+        assert len(open_below(shards.path)) <= 2
+
+
+def open_below(folder: Path) -> list[str]:
+    """The files below a folder that this process has open."""
+    names = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the one of the listing itself
+            names.append(str(entry.readlink()))
+    return [name for name in names if name.startswith(str(folder.resolve()))]
+
+
+def test_files_are_closed(folder: Path, packed: Path) -> None:
+    """By ``close``, at the end of ``with``, or with the object; a later read opens them again."""
+    with open_shards(packed) as shards:
+        for row in range(15):
+            shards.read(row)
+        assert len(open_below(packed)) == len(shards.manifest.shards)
+    assert open_below(packed) == []
+    assert shards.read(3) == (folder / shards.name(3)).read_bytes()
+    again = pickle.loads(pickle.dumps(shards))
+    again.read(3)
+    assert len(open_below(packed)) == 2
+    shards.close()
+    assert len(open_below(packed)) == 1
+    del again
+    gc.collect()
+    assert open_below(packed) == []
+    for _ in range(5):
+        open_shards(packed).read(0)
+    gc.collect()
+    assert open_below(packed) == []
+
+
+def test_forked_child_closes_nothing_of_its_parent(packed: Path) -> None:
+    """Numbers of its parent's files may be those of other files in the child."""
+    shards = open_shards(packed)
+    shards.read(0)
+    number = int(next(iter(shards._files._open.values())))
+    child = os.fork()
+    if not child:
+        try:
+            shards.close()
+            os.fstat(number)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_index_reads_back_what_it_wrote(packed: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from fashionbatch.errors import SourceError, UnknownNameError, UsageError
 from fashionbatch.shards.manifest import Manifest
 from fashionbatch.sources import Failure, Item, open_source
-from fashionbatch.sources.base import from_text
+from fashionbatch.sources.base import MAX_BYTES, from_text
 from fashionbatch.sources.folder import FolderSource
 
 
@@ -69,6 +69,20 @@ def test_a_class_called_test_is_a_class(tmp_path: Path) -> None:
     """Where one top folder is no split, none is."""
     tree(tmp_path, "test/1.jpg", "hat/1.jpg")
     assert {label for _, label, _ in rows(tmp_path)} == {"test", "hat"}
+
+
+def test_splits_beside_other_folders_need_a_decision(tmp_path: Path) -> None:
+    """Two folders are hardly both classes by chance; what is beside them could be anything."""
+    tree(tmp_path, "train/hat/1.jpg", "val/hat/2.jpg", "runs/plot.png")
+    with pytest.raises(SourceError, match=r"'train', 'val'.*'runs'.*--layout") as caught:
+        rows(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert [r[1:] for r in rows(tmp_path, "classes")] == [
+        ("runs", None), ("train", None), ("val", None)
+    ]  # fmt: skip
+    assert {r[1:] for r in rows(tmp_path, "flat")} == {(None, None)}
+    (tmp_path / "runs/plot.png").unlink()
+    assert {r[2] for r in rows(tmp_path)} == {"train", "val"}, "an empty folder is nothing"
 
 
 def test_files_beside_folders_need_a_decision(tmp_path: Path) -> None:
@@ -159,6 +173,23 @@ def test_loop_of_links_ends(tmp_path: Path) -> None:
     assert [r[0] for r in rows(tmp_path / "photos")] == ["dress/2.jpg", "hat/1.jpg"]
 
 
+def test_very_deep_folders(tmp_path: Path) -> None:
+    """Deeper than Python's stack."""
+    root = tmp_path
+    for _ in range(1200):
+        root = root / "d"
+        os.mkdir(root)
+    (root / "1.jpg").write_bytes(b"deep")
+    try:
+        ((name, label, _),) = rows(tmp_path)
+        assert (name, label) == ("d/" * 1200 + "1.jpg", "d")
+    finally:  # rmtree is recursive too
+        (root / "1.jpg").unlink()
+        while root != tmp_path:
+            root.rmdir()
+            root = root.parent
+
+
 def test_unreadable_entries_are_recorded_not_fatal(
     tmp_path: Path, pack: Callable[..., tuple[Path, Manifest]], photo: Callable[..., bytes]
 ) -> None:
@@ -208,6 +239,22 @@ def test_item_without_path_or_data_is_a_bug() -> None:
     assert Item(name="a", data=b"x").read() == b"x"
     with pytest.raises(ValueError, match="neither"):
         Item(name="a").read()
+
+
+def test_large_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its size; also a part of a file, and at the limit nothing is refused."""
+    path = tmp_path / "1.jpg"
+    path.touch()
+    os.truncate(path, MAX_BYTES + 1)
+    whole, part = Item(name="a", path=path), Item(name="a", path=path, offset=0, size=MAX_BYTES + 1)
+    with monkeypatch.context() as patch:
+        for name in ("read", "pread"):
+            patch.delattr(os, name)
+        for item in (whole, part):
+            with pytest.raises(OSError, match="over 256 MiB"):
+                item.read()
+    os.truncate(path, MAX_BYTES)
+    assert len(whole.read()) == MAX_BYTES
 
 
 def test_clothing_has_ten_classes_and_two_splits(clothing: Path) -> None:

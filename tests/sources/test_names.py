@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fashionbatch.sources.base import from_text, to_text
+from fashionbatch.sources.names import by_value
 
 
 def as_a_system_gives_it(raw: bytes) -> str:
@@ -48,3 +49,11 @@ def test_plain_names_stay_as_they_are() -> None:
     """Only what must be is escaped."""
     assert to_text("hat/größe 1,5 [/].jpg") == "hat/größe 1,5 [/].jpg"
     assert to_text(b"caf\xe9.jpg".decode("utf-8", "surrogateescape")) == "caf\\xe9.jpg"
+
+
+def test_numbers_are_sorted_by_value() -> None:
+    """Digits of other scripts and very long ones are texts."""
+    labels = ["hat", "10", "2", "-1", "2.5", "٣", "1" * 30, "02", "bag"]
+    assert sorted(labels, key=by_value) == [
+        "02", "2", "10", "-1", "1" * 30, "2.5", "bag", "hat", "٣",
+    ]  # fmt: skip

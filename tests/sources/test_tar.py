@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from fashionbatch.errors import ShardError
 from fashionbatch.sources.base import from_text
-from fashionbatch.sources.tar import Scan, is_ours, scan
+from fashionbatch.sources.tar import Scan, scan
 
 Photo = Callable[..., bytes]
 Members = list[tuple[str, bytes]]
@@ -83,21 +83,6 @@ def test_webdatasets_own_shards_are_read(foreign: Path, photo: Photo) -> None:
         assert (sample.extension, sample.label) == ("png", "hat")
         assert sample.about == {"n": number, "label": "hat"}
     assert len(found.samples) == 4
-
-
-def test_names_of_our_own_shards(
-    catalog: Callable[..., Path], pack: Callable[..., tuple[Path, object]]
-) -> None:
-    """Beside our dataset.json the catalogue's names; without it the members' names."""
-    path, _ = pack(catalog({"hat": 4}))
-    shards = sorted(path.glob("*.tar"))
-    found = [s for shard in shards for s in scan(shard).samples]
-    assert is_ours(path) and {s.label for s in found} == {"hat"}
-    assert sorted(s.name for s in found) == [f"hat/{n}.{e}" for n, e in enumerate(
-        ("jpg", "png", "webp", "jpg"))]  # fmt: skip
-    (path / "dataset.json").unlink()
-    assert not is_ours(path)
-    assert scan(shards[0]).samples[0].name.startswith("00000000")
 
 
 @pytest.mark.parametrize(

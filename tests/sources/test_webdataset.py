@@ -1,4 +1,4 @@
-"""Folders of tar files as a catalogue: names, labels, splits, and what survives a round trip."""
+"""Folders of tar files as a catalogue: what is recognized, names, labels and splits."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from fashionbatch.errors import SourceError, UsageError
-from fashionbatch.sources import Attribute, Failure, Item, open_source
+from fashionbatch.shards.read import is_shards
+from fashionbatch.sources import Failure, Item, open_source
 from fashionbatch.sources.folder import FolderSource
 from fashionbatch.sources.webdataset import WebdatasetSource, is_webdataset, split_of, tars
 
 Photo = Callable[..., bytes]
-Write = Callable[..., Any]
 
 
 def put(path: Path, *members: tuple[str, bytes]) -> Path:
@@ -133,6 +133,44 @@ def test_what_is_recognized(tmp_path: Path, photo: Photo) -> None:
         WebdatasetSource(tmp_path / "empty")
 
 
+def test_photographs_at_any_depth_go_before_a_tar_file(tmp_path: Path, photo: Photo) -> None:
+    """None vanishes: the photographs are the catalogue, and the tar file is recorded."""
+    put(tmp_path / "old.tar", ("0.jpg", photo()))
+    (tmp_path / "train/dress").mkdir(parents=True)
+    (tmp_path / "train/dress/1.png").write_bytes(photo())
+    assert not is_webdataset(tmp_path) and not is_shards(tmp_path)
+    source = open_source(tmp_path)
+    assert isinstance(source, FolderSource)
+    failure, item = source.items()
+    assert isinstance(failure, Failure) and failure.name == "old.tar"
+    assert isinstance(item, Item) and (item.name, item.split) == ("train/dress/1.png", "train")
+
+
+def test_tar_beside_a_folder_of_its_name(tmp_path: Path, photo: Photo) -> None:
+    """No two images share a name, whatever the tar files are called."""
+    put(tmp_path / "train.tar", ("x/1.png", photo(1)), ("x/2.json", b"{}"))
+    put(tmp_path / "train/x.tar", ("1.png", photo(2)))
+    items, failures = read(tmp_path)
+    assert {i.name: i.read() for i in items} == {
+        "train.tar/x/1.png": photo(1),
+        "train/x/1.png": photo(2),
+    }
+    assert [f.name for f in failures] == ["train.tar/x/2.json"]
+    assert [i.name for i in read(tmp_path / "train.tar")[0]] == ["train/x/1.png"]
+
+
+def test_our_own_data_set_is_not_claimed(
+    catalog: Callable[..., Path], pack: Callable[..., tuple[Path, Any]]
+) -> None:
+    """Its annotations and hashes are in its index, which this source does not read."""
+    path, _ = pack(catalog({"hat": 4}))
+    for mine in (path, path / "train-000000.tar"):
+        assert not is_webdataset(mine)
+        assert is_shards(mine)
+        with pytest.raises(UsageError, match="--source dataset"):
+            WebdatasetSource(mine)
+
+
 def test_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line instead of a traceback."""
 
@@ -213,119 +251,6 @@ def test_names_that_are_not_utf8(tmp_path: Path, photo: Photo) -> None:
     put(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.tar")), ("0.jpg", photo()))
     ((item,), _) = read(tmp_path)
     assert item.name == "caf\\xe9/0.jpg" and item.read() == photo()
-
-
-FULL = Item(
-    name="dress/1.jpg",
-    data=b"one",
-    label="dress",
-    split="train",
-    group="SKU-1",
-    positive=(0, 2),
-    unknown=(1,),
-    box=(1, 2, 3, 4),
-    landmarks=((0, 5, 6), (2, 7, 8)),
-    metadata={"price": 9.5},
-)
-PLAIN = Item(name="hat/2.jpg", data=b"two", label="hat", split="test")
-
-
-@pytest.fixture
-def ours(tmp_path: Path) -> Path:
-    """A data set of our own, as shards/README.md describes it."""
-    root = tmp_path / "ours"
-    for split, item in (("train", FULL), ("test", PLAIN)):
-        about: dict[str, Any] = {"name": item.name, "label": item.label, "split": split,
-                                 "width": 10, "height": 20, "original": [30, 60]}  # fmt: skip
-        for field in ("group", "positive", "unknown", "box", "landmarks", "metadata"):
-            if value := getattr(item, field):
-                about[field] = value
-        put(root / f"{split}-000000.tar", ("000000000.jpg", item.data or b""),
-            ("000000000.json", json.dumps(about).encode()), ("000000000.cls", b"0"))  # fmt: skip
-    manifest = {
-        "format": "fashionbatch-shards",
-        "format_version": 1,
-        "classes": ["dress", "hat"],
-        "class_types": ["full", None],
-        "attributes": [{"name": n, "type": "texture"} for n in ("a", "b", "c")],
-        "shards": [{"file": f"{split}-000000.tar"} for split in ("train", "test")],
-    }
-    (root / "dataset.json").write_text(json.dumps(manifest))
-    return root
-
-
-def test_our_own_data_set_keeps_everything(ours: Path) -> None:
-    """Names, labels, splits, products, attributes, boxes, landmarks and metadata come back."""
-    source = WebdatasetSource(ours)
-    assert source.class_types == {"dress": "full"}
-    assert list(source.attributes) == [Attribute(name=n, type="texture") for n in ("a", "b", "c")]
-    items, failures = read(ours)
-    assert not failures
-    for item, expected in zip(items, (FULL, PLAIN), strict=True):
-        assert item.read() == expected.data
-        for field in Item.__slots__:
-            if field not in ("path", "data", "offset", "size"):
-                assert getattr(item, field) == getattr(expected, field), field
-    assert read(ours / "test-000000.tar")[0] == items[1:]
-
-
-def test_round_trip_through_our_writer(
-    catalog: Callable[..., Path], pack: Callable[..., tuple[Path, Any]]
-) -> None:
-    """What shard wrote is read back: the same names, labels, splits and bytes."""
-    folder = catalog({"dress": 4, "hat": 3})
-    path, manifest = pack(folder)
-    items, failures = read(path)
-    assert not failures and isinstance(open_source(path), WebdatasetSource)
-    photos = {i.name: i for i in FolderSource(folder).items() if isinstance(i, Item)}
-    assert {i.name: i.label for i in items} == {n: i.label for n, i in photos.items()}
-    assert all(i.read() == photos[i.name].read() for i in items)
-    counts = [i.split for i in items]
-    assert {s: counts.count(s) for s in manifest.splits} == manifest.splits
-
-
-def test_only_listed_shards_of_our_own(ours: Path) -> None:
-    """An interrupted --append leaves a file that does not belong; a lost one is recorded."""
-    (ours / "train-000001.tar").write_bytes((ours / "train-000000.tar").read_bytes())
-    (ours / "test-000000.tar").unlink()
-    items, failures = read(ours)
-    assert [i.name for i in items] == ["dress/1.jpg"]
-    assert [f.name for f in failures] == ["test-000000.tar"]
-    assert "No such file" in failures[0].reason
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"name": None}, {"split": "dev"}, {"positive": [3]}, {"unknown": [-1]}, {"box": [1, 2]},
-        {"box": "1234"}, {"positive": [True]}, {"landmarks": [[1, 2]]}, {"landmarks": 3},
-        {"metadata": "x"}, {"positive": 1.5},
-    ],
-)  # fmt: skip
-def test_damaged_json_of_our_own_is_recorded(ours: Path, change: dict[str, Any]) -> None:
-    """Its item is not packed under another name or with half of its annotations."""
-    about = {"name": "dress/1.jpg", "label": "dress", "split": "train", **change}
-    put(ours / "train-000000.tar", ("000000000.jpg", b"one"),
-        ("000000000.json", json.dumps(about).encode()))  # fmt: skip
-    items, failures = read(ours)
-    assert [i.name for i in items] == ["hat/2.jpg"]
-    assert len(failures) == 1 and failures[0].name.startswith("train-000000/")
-    assert "JSON" in failures[0].reason
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"shards": [{"file": "../x.tar"}]}, {"shards": [{}]}, {"shards": None}, {"classes": None},
-        {"class_types": ["full"]}, {"attributes": [{"nom": "a"}]},
-    ],
-)  # fmt: skip
-def test_damaged_manifest_of_our_own_is_refused(ours: Path, change: dict[str, Any]) -> None:
-    """One line, and nothing outside the folder is read."""
-    path = ours / "dataset.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(SourceError, match="dataset.json is damaged"):
-        WebdatasetSource(ours)
 
 
 def test_dataset_json_of_others_is_nothing_to_us(tmp_path: Path, photo: Photo) -> None:

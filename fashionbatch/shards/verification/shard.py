@@ -23,6 +23,7 @@ from fashionbatch.shards.verification.members import (
 from fashionbatch.shards.verification.stream import opened, why
 
 _PLAIN = ("offset", "label", "size", "extension", "width", "height", "box")
+_NO_BOX = [-1, -1, -1, -1]
 
 
 class Checked(NamedTuple):
@@ -124,7 +125,7 @@ class Shards:
                     "split": record.split,
                     "width": width or None,
                     "height": height or None,
-                    "box": box if box[0] >= 0 else None,
+                    "box": None if box == _NO_BOX else box,
                     "positive": index.positive[row].tolist() or None,
                     "unknown": index.unknown[row].tolist() or None,
                 },
