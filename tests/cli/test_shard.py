@@ -39,7 +39,7 @@ def test_json_is_one_line(cli: Cli, photos: Path) -> None:
     result = cli("shard", "photos", "-o", "set", "-j", 2, "--json")
     assert result.code == 3
     assert json.loads(result.out) == {"output": "set", "items": 20, "shards": 3, "failed": 1}
-    assert "1 files are not in it" in result.err
+    assert "1 entry is not in it: set/failures.jsonl says why" in result.err
 
 
 def test_selection_and_split_are_options(cli: Cli, photos: Path) -> None:

@@ -96,7 +96,7 @@ def test_long_lists_are_cut(cli: Cli, tmp_path: Path) -> None:
     values = json.loads(line)
     assert list(values) == ["path", "items", "shards", "bytes", "ok", "findings"]
     assert values["ok"] is True and len(values["findings"]) == 31
-    assert values["findings"][30]["name"] == "030.json"
+    assert values["findings"][30]["name"] == "x/030.json"
 
 
 def test_json(cli: Cli, packed: Path) -> None:

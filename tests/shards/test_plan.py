@@ -19,6 +19,7 @@ from fashionbatch.errors import SourceError, UnknownNameError, UsageError
 from fashionbatch.shards.manifest import Manifest
 from fashionbatch.shards.read import ShardSet, open_shards
 from fashionbatch.shards.select import Selection
+from fashionbatch.shards.source import DatasetSource
 from fashionbatch.sources import Failure, Item
 
 Write = Callable[..., Manifest]
@@ -313,3 +314,46 @@ def test_options_that_change_nothing_are_told(write: Write) -> None:
     told.clear()
     write(items, selection=Selection(classes=("c",)), tell=warned(told), output="three")
     assert any("no images to train on" in text for text in told)
+
+
+def test_split_without_train_is_taken_out_of_train(write: Write, tmp_path: Path) -> None:
+    """The source's own test split stays; drawing all anew is told."""
+    items = labelled({"a": 20, "b": 10}, "train") + labelled({"a": 4, "b": 4}, "test")
+    told: list[str] = []
+    made = write(items, split={"val": 0.1}, tell=warned(told))
+    assert made.splits == {"train": 27, "val": 3, "test": 8} and not told
+    shards = open_shards(tmp_path / "set")
+    tested = {shards.name(row) for row in shards.select("test").tolist()}
+    assert tested == {item.name for item in items if item.split == "test"}
+    with pytest.raises(UsageError, match="has test already"):
+        write(items, split={"test": 0.1}, output="two")
+    with pytest.raises(UsageError, match="no train split"):
+        write(labelled({"a": 4}, None), split={"val": 0.1}, output="two")
+    write(items, split={"train": 0.5, "val": 0.5}, output="three", tell=warned(told))
+    assert any("train 30, test 8" in text and "not kept" in text for text in told)
+
+
+def test_small_classes_are_validated_before_they_are_tested(write: Write) -> None:
+    """Training needs a val split, so five images are four to train on and one for it."""
+    made = write(labelled({"a": 5, "b": 3}, None), split={"train": 0.8, "val": 0.1, "test": 0.1})
+    assert made.splits == {"train": 6, "val": 2}
+
+
+def test_group_is_written_into_the_shards(write: Write, tmp_path: Path) -> None:
+    """So that a data set that is packed anew still knows its products."""
+    items = [
+        Item(name=str(n), data=b"%d" % n, label="a", metadata={"sku": f"s{n // 2}"})
+        for n in range(4)
+    ]
+    write(items, split={"train": 1.0}, group_by="sku")
+    again = DatasetSource(tmp_path / "set")
+    assert {item.name: item.group for item in again.items() if isinstance(item, Item)} == {
+        str(n): f"s{n // 2}" for n in range(4)
+    }
+
+
+def test_source_of_failures_only_says_why(write: Write) -> None:
+    """No items: how many entries cannot be used, and the first reason."""
+    failures = [Failure(name="x", stage="source", reason="no split", line=n) for n in (2, 3)]
+    with pytest.raises(SourceError, match=r"2 entries .*line 2\) because no split"):
+        write(failures)
