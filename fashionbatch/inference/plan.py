@@ -82,12 +82,15 @@ class Plan:
         catalogue: reads it.
         units: in order.
         classes: the input's own vocabulary; empty for a folder.
+        loose_classes: labels of shards made elsewhere, often numbers of a vocabulary that nobody
+            recorded: those that the model knows are stored, others are no reason to refuse.
     """
 
     path: Path
     catalogue: Catalogue
     units: Sequence[Unit]
     classes: tuple[str, ...] = ()
+    loose_classes: tuple[str, ...] = ()
 
     @property
     def items(self) -> int:
@@ -214,10 +217,14 @@ def _of_shards(
                 skipped=tuple(shards.skipped.get(number, ())) if complete else (),
             )
         )
-    # labels of shards made elsewhere are often numbers of a vocabulary that nobody recorded: those
-    # that the model knows are stored, and others are no reason to refuse
-    classes = shards.classes if shards.manifest.index is not None else ()
-    return Plan(path=shards.path, catalogue=PackedCatalogue(shards), units=units, classes=classes)
+    own = shards.manifest.index is not None
+    return Plan(
+        path=shards.path,
+        catalogue=PackedCatalogue(shards),
+        units=units,
+        classes=shards.classes if own else (),
+        loose_classes=() if own else shards.classes,
+    )
 
 
 class Folder:

@@ -143,6 +143,13 @@ def _labels(
             f"({', '.join(map(repr, foreign[:3]))}{', ...' if len(foreign) > 3 else ''}): choose "
             "another --model, or predict without its labels: --ignore-labels"
         )
+    loose = plan.loose_classes
+    if loose and not config.ignore_labels and not set(loose) & set(card.classes):
+        text = (
+            f"the labels of {plan.path} ({', '.join(map(repr, loose[:3]))}"
+            f"{', ...' if len(loose) > 3 else ''}) are no classes of the model and are not stored"
+        )
+        tell("warn", {"text": text})
     classes = () if config.ignore_labels else card.classes
     labels = np.fromiter(known_labels(plan, classes), np.int32)
     tell("labels", {"known": int((labels >= 0).sum()), "of": len(labels)})

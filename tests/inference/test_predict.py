@@ -254,7 +254,10 @@ def test_foreign_shards(predict, catalogue, run, tmp_path):
         for i, path in enumerate(paths):
             key = f"a/b{i}" if i else "a/caf\udce9"
             sink.write({"__key__": key, "png": path.read_bytes(), "cls": i})
-    with open_predictions(predict(tmp_path / "wds")) as found:
+    told = []
+    made = predict(tmp_path / "wds", tell=lambda event, values: told.append((event, values)))
+    assert any("'0', '1', '2', ...) are no classes" in v["text"] for e, v in told if e == "warn")
+    with open_predictions(made) as found:
         probability, _ = one_by_one(run, [p.read_bytes() for p in paths])
         assert np.array_equal(found.topk_index[:, 0], probability.argmax(1))
         assert found.names[0] == r"x-0000/a/caf\xe9.png"
