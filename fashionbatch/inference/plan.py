@@ -189,6 +189,7 @@ def _of_shards(
     shards: ShardSet, split: str | None, selection: Selection, limit: int | None
 ) -> Plan:
     rows = shards.select(split, selection, capped=(None, *SPLITS))[:limit]
+    shards = shards.restricted(selection)
     whole = len(rows) == len(shards)
     if not len(rows) and not (whole and (shards.damaged or shards.skipped)):
         raise SourceError(f"{shards.path} holds no images to predict")

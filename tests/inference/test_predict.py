@@ -560,3 +560,18 @@ def test_memory_per_row(run):
         assert tracemalloc.get_traced_memory()[1] < 20 * len(rows)
     finally:
         tracemalloc.stop()
+
+
+def test_selection_restricts_the_vocabulary(predict, run, tmp_path):
+    """A data set of more classes than the model's is predicted where only its own are chosen."""
+    known = cards.load_card(run).classes[:2]
+    for i, name in enumerate([*known, "something else"]):
+        (tmp_path / "c" / name).mkdir(parents=True)
+        for n in range(3):
+            Image.new("RGB", (9, 9), (i, n, 0)).save(tmp_path / "c" / name / f"{n}.png")
+    api.shard(tmp_path / "c", output=tmp_path / "set", split="train=1", workers=1)
+    with pytest.raises(SourceError, match="something else"):
+        predict(tmp_path / "set")
+    made = predict(tmp_path / "set", classes=known, per_class=2)
+    with open_predictions(made) as found:
+        assert sorted(row.label for row in found) == sorted([*known, *known])
