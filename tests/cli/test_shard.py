@@ -124,7 +124,13 @@ def test_stopped_command_goes_on(cli: Cli, photos: Path, tmp_path: Path, kind: i
         "--samples-per-shard", "20", "--check", "decode", "-o",
     ]  # fmt: skip
     subprocess.run([*command, "whole/set"], check=True, capture_output=True)
-    process = subprocess.Popen([*command, "set"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "set"],
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell that runs us in its background has interrupts ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not list(Path(".set.partial/work").glob("*.npz")) and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(kind)
