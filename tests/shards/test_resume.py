@@ -160,7 +160,8 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(
     moments = random.Random(int(kind))
     known: dict[str, tuple[int, int]] = {}
     for lines in (0, 2, 3, 6, 9):  # two lines come before the first shard
-        process = start(place, pause=0.005)
+        # slow enough that none of these comes to its end, however late the signal is
+        process = start(place, pause=0.02)
         stop_after(process, lines, kind, moments.uniform(0, 0.05))
         assert process.returncode in (-kind, 1)
         assert all_end(process.pid), "a worker outlives the process that started it"
