@@ -22,6 +22,7 @@ from fashionbatch.config import (
     TrainConfig,
 )
 from fashionbatch.errors import OutputExistsError, UsageError
+from fashionbatch.fields import make
 from fashionbatch.parse import parse_choice, parse_names, parse_split
 
 SHARDS = Path("shards")
@@ -56,7 +57,7 @@ def shard(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[s
         >>> fashionbatch.shard("photos/", output="shards/photos")  # doctest: +SKIP
         {'output': 'shards/photos', 'items': 3409, 'shards': 5, 'failed': 0}
     """
-    config = configs.make(ShardConfig, _with_paths(options, "output", "root", "class_names"))
+    config = make(ShardConfig, _with_paths(options, "output", "root", "class_names"))
     path = Path(source)
     from fashionbatch.pipeline.ingest import Ingest
     from fashionbatch.shards import write
@@ -156,7 +157,7 @@ def train(*, tell: Tell = _silent, dry_run: bool = False, **options: Any) -> dic
     Example:
         >>> fashionbatch.train(data="shards/photos", backbone="resnet50")  # doctest: +SKIP
     """
-    config = configs.make(TrainConfig, _with_paths(options, "data", "output"))
+    config = make(TrainConfig, _with_paths(options, "data", "output"))
     data = config.data or find_data()
     from fashionbatch.training import job as jobs
     from fashionbatch.training import run as runs
@@ -216,7 +217,7 @@ def predict(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict
     Example:
         >>> fashionbatch.predict("catalog/", model="runs/photos-resnet50-1")  # doctest: +SKIP
     """
-    config = configs.make(PredictConfig, _with_paths(options, "model", "output"))
+    config = make(PredictConfig, _with_paths(options, "model", "output"))
     path = Path(source)
     run = find_run(config.model)
     from fashionbatch.inference import plan as plans
@@ -258,7 +259,7 @@ def explain(
     Raises:
         FashionbatchError: one line that says what cannot be drawn and what to do.
     """
-    config = configs.make(ExplainConfig, _with_paths(options, "model", "output"))
+    config = make(ExplainConfig, _with_paths(options, "model", "output"))
     name, settings = parse_choice(visualizer)
     from fashionbatch import registry
 
@@ -288,7 +289,7 @@ def inspect(data: str | Path, **options: Any) -> dict[str, Any]:
         >>> fashionbatch.inspect("shards/photos")["imbalance"]["ratio"]  # doctest: +SKIP
         5.219
     """
-    config = configs.make(InspectConfig, _with_paths(options, "output"))
+    config = make(InspectConfig, _with_paths(options, "output"))
     path = Path(data)
     from fashionbatch.inspection import run as inspecting
 

@@ -7,14 +7,12 @@ raises :class:`fashionbatch.errors.UsageError` on construction, so no job starts
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from fashionbatch.errors import UnknownNameError, UsageError
+from fashionbatch.errors import UsageError
+from fashionbatch.fields import Checked, option
 from fashionbatch.parse import (
     parse_choice,
     parse_hidden,
@@ -34,104 +32,9 @@ MODES = ("finetune", "bottleneck")
 FEATURE_DTYPES = ("float32", "float16")
 DEFAULT_SPLIT = "train=0.8,val=0.1,test=0.1"
 
-C = TypeVar("C")
-
-
-def option(default: Any, help: str, *flags: str, **limits: Any) -> Any:
-    """A field that the command line shows as an option.
-
-    Args:
-        default: the value without the option.
-        help: one line for ``--help``.
-        flags: names on the command line; by default ``--field-name``.
-        limits: ``min`` and ``max`` of a number, inclusive; ``choices`` of a string.
-    """
-    metadata = {"help": help, "flags": flags, **limits}
-    if isinstance(default, list):
-        return field(default_factory=lambda: tuple(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def make(kind: type[C], options: Mapping[str, Any]) -> C:
-    """A configuration from keyword arguments.
-
-    Raises:
-        UnknownNameError: an option that there is not.
-    """
-    names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]  # only dataclasses come here
-    for name in options:
-        if name not in names:
-            raise UnknownNameError("option", name, names)
-    return kind(**options)
-
-
-class _Checked:
-    """Checks every field's limits and choices on construction."""
-
-    def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
-            value, meta = getattr(self, f.name), f.metadata
-            flag = next(iter(meta.get("flags", ())), "--" + f.name.replace("_", "-"))
-            if value is None:
-                continue
-            _check_type(flag, value, str(f.type))
-            low, high = meta.get("min"), meta.get("max")
-            number = low is not None or high is not None
-            if number and not (isinstance(value, int | float) and math.isfinite(value)):
-                raise UsageError(f"{flag} {value}: it is a number")
-            if (low is not None and not value >= low) or (high is not None and not value <= high):
-                limits = f"at least {low}" if high is None else f"from {low} to {high}"
-                raise UsageError(f"{flag} {value}: it is {limits}")
-            if "choices" in meta and value not in meta["choices"]:
-                raise UsageError(f"{flag} {value}: it is one of {', '.join(meta['choices'])}")
-
-    def to_json(self) -> dict[str, Any]:
-        """Every field as a plain value; paths become strings."""
-        return {
-            f.name: _plain(getattr(self, f.name))
-            for f in dataclasses.fields(self)  # type: ignore[arg-type]  # every subclass is a dataclass
-        }
-
-    def chosen(self) -> dict[str, Any]:
-        """The fields that differ from their defaults, paths and speed aside: what was asked for."""
-        default = {f.name: f.default for f in dataclasses.fields(self)}  # type: ignore[arg-type]  # every subclass is a dataclass
-        aside = ("output", "root", "class_names", "workers", "exist_ok", "append")
-        return {
-            name: value
-            for name, value in self.to_json().items()
-            if name not in aside and value not in (default[name], [])
-        }
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "bool": (bool,),
-    "int": (int,),
-    "float": (int, float),
-    "str": (str,),
-    "Path": (Path,),
-    "tuple": (tuple,),
-}
-_WORDS = {"int": "a whole number", "float": "a number", "str": "text", "Path": "a path"}
-
-
-def _check_type(flag: str, value: Any, annotation: str) -> None:
-    """Refuses from Python what the command line could not give."""
-    name = annotation.split("[")[0].split(" ")[0]
-    wrong_bool = isinstance(value, bool) and name != "bool"
-    if wrong_bool or not isinstance(value, _TYPES[name]):
-        raise UsageError(f"{flag} {value!r}: it is {_WORDS.get(name, f'a {name}')}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, tuple):
-        return [_plain(v) for v in value]
-    return value
-
 
 @dataclass(frozen=True, kw_only=True)
-class _Selecting(_Checked):
+class _Selecting(Checked):
     """Which items of a catalogue or data set."""
 
     classes: tuple[str, ...] = option([], "Only these classes: a,b,c. Repeatable.")
@@ -403,7 +306,7 @@ class PredictConfig(_Selecting):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainConfig(_Checked):
+class ExplainConfig(Checked):
     """How pictures are explained; see :func:`fashionbatch.explain`."""
 
     model: Path | None = option(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fashionbatch import config
+from fashionbatch import fields
 from fashionbatch.config import PredictConfig, ShardConfig, TrainConfig
 from fashionbatch.errors import FashionbatchError, UnknownNameError, UsageError
 
@@ -65,8 +65,8 @@ def test_values_that_cannot_work_name_their_flag(
 def test_misspelled_option_suggests_the_right_one() -> None:
     """make() refuses what it does not know."""
     with pytest.raises(UnknownNameError, match="batch_size"):
-        config.make(TrainConfig, {"batchsize": 4})
-    assert config.make(TrainConfig, {"batch_size": 4}).batch_size == 4
+        fields.make(TrainConfig, {"batchsize": 4})
+    assert fields.make(TrainConfig, {"batch_size": 4}).batch_size == 4
 
 
 def test_short_forms_become_regularizers() -> None:
@@ -109,7 +109,7 @@ def test_selection_is_read_from_its_options() -> None:
         "seed": 3,
     }
     for kind in (ShardConfig, TrainConfig, PredictConfig):
-        assert config.make(kind, given).selection() == {
+        assert fields.make(kind, given).selection() == {
             "classes": ("a", "b", "c, d"),
             "category_type": ("upper",),
             "fraction": 0.5,

@@ -258,7 +258,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     where = _where(path)
     try:
         # not blocking: opening a named pipe would wait for its writer for ever
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123  # Path.open takes no flags
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise SourceError(f"{where} is not a regular file: leave it out")
@@ -266,7 +266,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
                 yield file, status.st_size
                 return
             with gzip.GzipFile(fileobj=file) as unpacked:
-                yield unpacked, status.st_size  # type: ignore[misc]
+                yield unpacked, status.st_size  # type: ignore[misc]  # a GzipFile reads like one
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise SourceError(f"{where} is damaged ({error}): fetch it again") from error
     except OSError as error:
