@@ -10,20 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
 from fashionbatch import files
 from fashionbatch.errors import ImageError
+from fashionbatch.shards import part
 from fashionbatch.shards.index import UNKNOWN, Index, IndexRow
 from fashionbatch.shards.manifest import ShardRecord
 from fashionbatch.shards.plan import ShardTask
 from fashionbatch.shards.spool import Spool
 from fashionbatch.shards.ustar import TarWriter
 from fashionbatch.sources import Failure, Item, Source
-
-_PART = ".npz"
 
 
 class Prepared(NamedTuple):
@@ -44,6 +42,13 @@ class Prepared(NamedTuple):
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+_quote = json.encoder.encode_basestring
+
+
+def _text(value: str | None) -> str:
+    return "null" if value is None else _quote(value)
+
 
 #: looks at an image's bytes; raises ImageError where they cannot be used
 Prepare = Callable[[bytes], Prepared]
@@ -100,17 +105,17 @@ class Packer:
 
     def find(self, file: str, fingerprint: str) -> Packed | None:
         """What is known of a shard that an interrupted run has finished."""
-        part = self.work / f"{file}{_PART}"
+        path = self.work / f"{file}{part.SUFFIX}"
         try:
-            about = _load_about(part)
+            _, about = part.load(path)
             if about.pop("fingerprint") != fingerprint:
                 return None
-            packed = replace(_packed(about, part), kept=True)
+            packed = replace(_packed(about, path), kept=True)
             for folder in filter(None, (self.data, self.added)):
-                path = folder / file
-                if path.exists() and files.sha256(path) == packed.record.sha256:
+                shard = folder / file
+                if shard.exists() and files.sha256(shard) == packed.record.sha256:
                     return packed
-        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):
+        except (OSError, ValueError, KeyError, TypeError):
             # cut short or damaged: written again
             return None
         return None
@@ -151,9 +156,9 @@ class Packer:
             sha256=tar.sha256,
         )
         about = {"record": asdict(record), "failures": [asdict(f) for f in failures]}
-        part = self.work / f"{task.file}{_PART}"
-        _save_part(part, Index.of(rows), {**about, "fingerprint": fingerprint})
-        return _packed(about, part)
+        known = self.work / f"{task.file}{part.SUFFIX}"
+        part.save(known, Index.of(rows), {**about, "fingerprint": fingerprint})
+        return _packed(about, known)
 
     def _prepared(self, item: Item) -> Prepared:
         try:
@@ -192,35 +197,16 @@ class Packed:
 
     def index(self, number: int) -> Index:
         """Its rows, as shard ``number`` of the data set."""
-        with np.load(self.part, allow_pickle=False) as arrays:
-            index = Index.from_arrays({k: arrays[k] for k in arrays.files if k != "about"})
+        index, _ = part.load(self.part)
         return index.replaced(shard=np.full(len(index), number, np.uint32))
 
 
-def _packed(about: Mapping[str, Any], part: Path) -> Packed:
+def _packed(about: Mapping[str, Any], known: Path) -> Packed:
     return Packed(
         record=ShardRecord(**about["record"]),
         failures=tuple(Failure(**f) for f in about["failures"]),
-        part=part,
+        part=known,
     )
-
-
-def _save_part(path: Path, index: Index, about: Mapping[str, Any]) -> None:
-    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, about=text, **index.to_arrays())  # type: ignore[arg-type]  # its stub takes the names for flags
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _load_about(path: Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as arrays:
-        loaded = {name: arrays[name] for name in arrays.files}  # all, for their checksums
-    about: dict[str, Any] = json.loads(loaded["about"].tobytes())
-    return about
 
 
 def _add(
@@ -234,9 +220,7 @@ def _add(
 ) -> IndexRow:
     """Writes the members of one sample."""
     box, landmarks = item.box, item.landmarks
-    about: dict[str, Any] = {"name": item.name, "label": item.label, "split": split}
-    if prepared.width:
-        about |= {"width": prepared.width, "height": prepared.height}
+    about: dict[str, Any] = {}  # what few items have
     if prepared.original:
         about["original"] = list(prepared.original)
         x, y = (
@@ -258,7 +242,12 @@ def _add(
         about["unknown"] = item.unknown
     if item.metadata:
         about["metadata"] = item.metadata
-    members = [(prepared.extension, prepared.data), ("json", _encode(about).encode())]
+    # one encoder's call for all of it would take several times as long
+    text = f'{{"name":{_quote(item.name)},"label":{_text(item.label)},"split":{_text(split)}'
+    if prepared.width:
+        text += f',"width":{prepared.width},"height":{prepared.height}'
+    text += "," + _encode(about)[1:] if about else "}"
+    members = [(prepared.extension, prepared.data), ("json", text.encode())]
     if label != UNKNOWN:
         members.append(("cls", b"%d" % label))
     offset = tar.add(key, members)

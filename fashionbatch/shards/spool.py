@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import marshal
+import mmap
 import operator
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,23 +16,27 @@ from typing import Any
 from fashionbatch.errors import SourceError
 from fashionbatch.sources import Item
 
+_HEAD = struct.Struct("<II")
+_NO_DATA = 2**32 - 1
+#: in marshal's format 2, in which equal values make equal bytes; a path can hold lone surrogates
+_COMMON = ("name", "path", "label", "split", "group", "offset", "size", "line")
+#: what few items have, as JSON
+_RARE = ("positive", "unknown", "box", "landmarks", "metadata")
+_MARSHAL = 2
+_common = operator.attrgetter(*_COMMON)
+_rare = operator.attrgetter(*_RARE)
+_BASIC = {str, int, type(None)}
+
 
 def _plain(value: object) -> Any:
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"metadata has a {type(value).__name__}, which is no JSON value")
 
 
-_HEAD = struct.Struct("<II")
-_NO_DATA = 2**32 - 1
-_FIELDS = tuple(f.name for f in fields(Item) if f.name != "data")
-_values = operator.attrgetter(*_FIELDS)
-# ASCII, because paths can hold lone surrogates
+# ASCII, so that it refuses nothing that a text can hold; what is refused is decided in one place
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_plain).encode
 _decode = json.JSONDecoder().decode
-_TUPLES = ("positive", "unknown", "box", "landmarks")
 
 
 class SpoolWriter:
@@ -55,8 +60,13 @@ class SpoolWriter:
             SourceError: its metadata is no JSON, or a text (the path aside) no UTF-8.
         """
         try:
-            text = _encode(_values(item)).encode()
-            if b"\\ud" in text:
+            common = _common(item)
+            if not _BASIC.issuperset(map(type, common)):
+                common = tuple(map(_basic, common))
+            rare = _rare(item)
+            more = _encode(rare) if any(rare) else ""
+            text = marshal.dumps((common, more), _MARSHAL)
+            if b"\xed" in text or "\\ud" in more:
                 _refuse_surrogates(item)
         except (TypeError, ValueError) as error:
             raise SourceError(
@@ -88,25 +98,38 @@ class Spool:
     """
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            else:
+                self._map = mmap.mmap(-1, 1)  # an empty file cannot be mapped
 
     def record(self, offset: int) -> bytes:
         """The item's bytes in the file: equal for equal items."""
-        head = os.pread(self._descriptor, 4096, offset)
-        text, data = _HEAD.unpack_from(head)
-        size = _HEAD.size + text + (0 if data == _NO_DATA else data)
-        return head[:size] if size <= len(head) else os.pread(self._descriptor, size, offset)
+        text, data = _HEAD.unpack_from(self._map, offset)
+        return self._map[offset : offset + _HEAD.size + text + (0 if data == _NO_DATA else data)]
 
     def item(self, record: bytes) -> Item:
         """The item of a :meth:`record`."""
         text, length = _HEAD.unpack_from(record)
         end = _HEAD.size + text
-        about = dict(zip(_FIELDS, _decode(record[_HEAD.size : end].decode("ascii")), strict=True))
-        for name in _TUPLES:
-            about[name] = _tuple(about[name])
-        if length != _NO_DATA:
-            about["data"] = record[end:]
-        return Item(**about)
+        common, more = marshal.loads(record[_HEAD.size : end])
+        name, path, label, split, group, offset, size, line = common
+        item = Item(
+            name=name,
+            path=path,
+            data=None if length == _NO_DATA else record[end:],
+            label=label,
+            split=split,
+            group=group,
+            offset=offset,
+            size=size,
+            line=line,
+        )
+        if more:
+            *numbers, item.metadata = _decode(more)
+            item.positive, item.unknown, item.box, item.landmarks = map(_tuple, numbers)
+        return item
 
     def items(self, offsets: Iterator[int]) -> Iterator[Item]:
         """The items that start at the offsets."""
@@ -114,7 +137,16 @@ class Spool:
 
     def close(self) -> None:
         """Closes the file."""
-        os.close(self._descriptor)
+        self._map.close()
+
+
+def _basic(value: object) -> str | int | None:
+    """A plain text or number: a path is one, and NumPy's."""
+    if value is None:
+        return None
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    return str(value) if isinstance(value, str) else operator.index(value)  # type: ignore[arg-type]  # TypeError for all else
 
 
 def _refuse_surrogates(item: Item) -> None:

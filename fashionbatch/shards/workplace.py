@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fashionbatch import files
 from fashionbatch.errors import OutputExistsError, SourceError
+from fashionbatch.shards import part
 from fashionbatch.shards.manifest import MANIFEST, Manifest
 
 #: names of a data set's files; users may put others beside them
@@ -104,7 +105,7 @@ def workplace(output: Path) -> Iterator[Workplace]:
         try:
             yield place
         except BaseException as error:
-            finished = len(list(place.work.glob("*.npz")))
+            finished = len(list(place.work.glob(f"*{part.SUFFIX}")))
             if not finished:
                 shutil.rmtree(folder, ignore_errors=True)
                 _remove_empty(made)

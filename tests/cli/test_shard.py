@@ -131,7 +131,7 @@ def test_stopped_command_goes_on(cli: Cli, photos: Path, tmp_path: Path, kind: i
         # a shell that runs us in its background has interrupts ignored
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    while not list(Path(".set.partial/work").glob("*.npz")) and process.poll() is None:
+    while not list(Path(".set.partial/work").glob("*.part")) and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(kind)
     _, err = process.communicate()

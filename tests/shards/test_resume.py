@@ -136,7 +136,7 @@ def all_end(session: int) -> bool:
 def finished(place: Path) -> dict[str, tuple[int, int]]:
     """Inode and time of each shard that counts as done."""
     work = place / ".set.partial"
-    names = [p.name.removesuffix(".npz") for p in work.glob("work/*.npz")]
+    names = [p.name.removesuffix(".part") for p in work.glob("work/*.part")]
     status = {n: (work / "data" / n).stat() for n in names if not n.startswith(".")}
     return {n: (s.st_ino, s.st_mtime_ns) for n, s in status.items()}
 
@@ -322,7 +322,7 @@ def test_other_options_after_a_kill_leave_nothing_stale(
         write(ITEMS, f"whole{place}/set", **way)
         expected = contents(tmp_path / f"whole{place}/set")
         assert not dying(lambda: write(ITEMS, samples_per_shard=1), 30)
-        assert list((tmp_path / ".set.partial/work").glob("*.npz"))
+        assert list((tmp_path / ".set.partial/work").glob("*.part"))
         write(ITEMS, **way)
         assert contents(tmp_path / "set") == expected
         for path in (tmp_path / "set").iterdir():
@@ -355,8 +355,8 @@ def test_damaged_finished_shard_is_written_again(
     """Found by its hash; what is known of it alone does not count."""
     write(ITEMS, "whole/set")
     assert not dying(lambda: write(ITEMS), 25)
-    part = sorted((tmp_path / ".set.partial/work").glob("*.npz"))[0]
-    shard = tmp_path / ".set.partial/data" / part.name.removesuffix(".npz")
+    part = sorted((tmp_path / ".set.partial/work").glob("*.part"))[0]
+    shard = tmp_path / ".set.partial/data" / part.name.removesuffix(".part")
     path = part if damage.startswith("part") else shard
     data = bytearray(path.read_bytes())
     if damage.endswith("gone"):
