@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "BackboneSpec": "fashionbatch.specs",
     "HeadSpec": "fashionbatch.specs",
+    "LoggerSpec": "fashionbatch.specs",
     "OptimizerSpec": "fashionbatch.specs",
     "Preprocessing": "fashionbatch.specs",
     "RegularizerSpec": "fashionbatch.specs",
@@ -30,7 +31,10 @@ _PUBLIC = {
     "Failure": "fashionbatch.sources.base",
     "Item": "fashionbatch.sources.base",
     "Source": "fashionbatch.sources.base",
+    "Logger": "fashionbatch.training.logger",
     "Regularizer": "fashionbatch.training.regularizer",
+    "Schedule": "fashionbatch.training.schedule",
+    "Targets": "fashionbatch.training.targets",
     "Visualizer": "fashionbatch.explain.base",
     "Picture": "fashionbatch.explain.base",
     "explain": "fashionbatch.api",
@@ -49,14 +53,18 @@ __all__ = [
     "Failure",
     "HeadSpec",
     "Item",
+    "Logger",
+    "LoggerSpec",
     "OptimizerSpec",
     "Picture",
     "Preprocessing",
     "Regularizer",
     "RegularizerSpec",
+    "Schedule",
     "ScheduleSpec",
     "Source",
     "SourceSpec",
+    "Targets",
     "Visualizer",
     "VisualizerSpec",
     "__version__",
@@ -80,6 +88,7 @@ if TYPE_CHECKING:
     from fashionbatch.specs import (
         BackboneSpec,
         HeadSpec,
+        LoggerSpec,
         OptimizerSpec,
         Preprocessing,
         RegularizerSpec,
@@ -88,7 +97,10 @@ if TYPE_CHECKING:
         VisualizerSpec,
     )
     from fashionbatch.store.reader import open_predictions
+    from fashionbatch.training.logger import Logger
     from fashionbatch.training.regularizer import Regularizer
+    from fashionbatch.training.schedule import Schedule
+    from fashionbatch.training.targets import Targets
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,9 @@ LAYOUTS = ("auto", "classes", "flat")
 ANNOTATIONS = ("auto", "coarse", "fine")
 SIDES = ("shorter", "longer")
 MODES = ("finetune", "bottleneck")
+TASKS = ("category", "attributes", "category,attributes")
+SAMPLINGS = ("shuffle", "balanced")
+AUGMENTATIONS = ("paper", "flip", "trivial", "rand", "none")
 FEATURE_DTYPES = ("float32", "float16")
 DEFAULT_SPLIT = "train=0.8,val=0.1,test=0.1"
 
@@ -180,6 +183,19 @@ class TrainConfig(_Selecting):
         "resnet50", "Network; `fashionbatch backbones` lists them.", "--backbone", "-m"
     )
     weights: str = option("imagenet", "Weights to start from: imagenet, none, or a file.")
+    task: str = option(
+        "category",
+        "What to learn: category, attributes (many of them at once), or both from one network.",
+        choices=TASKS,
+    )
+    attribute_weight: float = option(
+        1.0, "Weight of the attributes' loss beside the category's.", min=0
+    )
+    bottleneck: str | None = option(
+        None,
+        "Layer whose output the head gets: NAME[:avg|flatten]; what lies behind it is left out. "
+        "[default: the end of the backbone]",
+    )
     mode: str = option(
         "finetune",
         "Train end to end, or compute the frozen base's features once and train the head on them.",
@@ -195,8 +211,31 @@ class TrainConfig(_Selecting):
         "Epochs with the whole base frozen before --unfreeze. [default: 1; 0 with --weights none]",
         min=0,
     )
+    prefix_cache: bool = option(
+        False,
+        "Finetuning: compute what the frozen part gives once, and train the rest from that.",
+    )
+    augment_copies: int = option(
+        1, "With --prefix-cache: random views of each training image to compute.", min=1, max=1000
+    )
     epochs: int = option(10, "Most epochs in all.", min=1)
-    batch_size: int = option(32, "Images per step.", "--batch-size", "-b", min=1)
+    batch_size: int = option(
+        32, "Images per step, of all processes together.", "--batch-size", "-b", min=1
+    )
+    micro_batch: int | None = option(
+        None,
+        "Images worked off at a time; a step adds up their gradients. [default: all of them; fewer "
+        "where memory is short]",
+        min=1,
+    )
+    sampling: str = option(
+        "shuffle",
+        "How an epoch is drawn: each image once, or as many of each class.",
+        choices=SAMPLINGS,
+    )
+    class_weights: str = option(
+        "none", "Weight of each class in the loss.", choices=("none", "balanced")
+    )
     opt: str = option("adam", "Optimizer: sgd, rmsprop, adam, adamw, or a plugin's.")
     lr: float = option(1e-3, "Learning rate.", min=0)
     momentum: float = option(0.9, "Momentum, for optimizers that have it.", min=0, max=1)
@@ -205,8 +244,16 @@ class TrainConfig(_Selecting):
     sched: str = option(
         "constant", "Learning-rate schedule NAME[:k=v,...]: constant, step, exponential, cosine."
     )
+    warmup_epochs: float = option(
+        0.0, "Epochs in which the learning rate rises from 0; parts of one, too.", min=0
+    )
+    layer_decay: float = option(
+        1.0, "Learning rate of a block as a part of that of the block behind it.", min=0, max=1
+    )
     regularizer: tuple[str, ...] = option(
-        [], "NAME[:k=v,...]: l2-kernel, l2-activity, clip-grad, early-stopping. Repeatable."
+        [],
+        "NAME[:k=v,...]; `fashionbatch plugins list` names them, such as l2-kernel, mixup, ema. "
+        "Repeatable.",
     )
     clip_grad: float | None = option(None, "Short for --regularizer clip-grad:max_norm=X.", min=0)
     patience: int | None = option(None, "Short for --regularizer early-stopping:patience=N.", min=1)
@@ -227,8 +274,21 @@ class TrainConfig(_Selecting):
     )
     augment: str = option(
         "paper",
-        "Random views when finetuning: paper (shear, zoom, rotation, shift, flip), flip, none.",
-        choices=("paper", "flip", "none"),
+        "Random views when finetuning: paper (shear, zoom, rotation, shift, flip), flip, "
+        "TrivialAugment, RandAugment, none.",
+        choices=AUGMENTATIONS,
+    )
+    precision: str = option(
+        "auto",
+        "float32, or bfloat16 where it does no harm (autocast). auto: as the GPU can.",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    compile: bool = option(False, "Compile the network with torch.compile.")
+    checkpoint_minutes: float = option(
+        15.0, "Save within an epoch, too, every so many minutes; 0 saves behind epochs only.", min=0
+    )
+    logger: tuple[str, ...] = option(
+        [], "NAME[:k=v,...] of who is told how it goes: tensorboard. Repeatable."
     )
     limit: int | None = option(None, "Use at most so many images of each split.", min=1)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps.")
@@ -252,7 +312,7 @@ class TrainConfig(_Selecting):
             parse_hidden(self.head_hidden)
         parse_choice(self.sched)
         parse_options(self.opt_kwargs, "--opt-kwargs")
-        for text in self.regularizer:
+        for text in (*self.regularizer, *self.logger):
             parse_choice(text)
         if self.name is not None and (
             not self.name.strip() or Path(self.name).name != self.name or self.name in (".", "..")

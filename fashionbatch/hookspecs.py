@@ -23,6 +23,7 @@ import pluggy
 
 from fashionbatch.specs import (
     BackboneSpec,
+    LoggerSpec,
     OptimizerSpec,
     RegularizerSpec,
     ScheduleSpec,
@@ -76,6 +77,16 @@ def fashionbatch_schedules() -> Iterable[ScheduleSpec]:  # type: ignore[empty-bo
     Example::
 
         yield ScheduleSpec(name="linear", factory="my_package:linear", summary="down to zero")
+    """
+
+
+@hookspec
+def fashionbatch_loggers() -> Iterable[LoggerSpec]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Loggers, for ``--logger NAME[:k=v,...]``.
+
+    Example::
+
+        yield LoggerSpec(name="lines", factory="my_package:Lines", summary="a line an epoch")
     """
 
 

@@ -27,6 +27,7 @@ from fashionbatch import hookspecs
 from fashionbatch.errors import PluginError
 from fashionbatch.specs import (
     BackboneSpec,
+    LoggerSpec,
     OptimizerSpec,
     RegularizerSpec,
     ScheduleSpec,
@@ -45,6 +46,7 @@ KINDS: dict[str, tuple[str, type[Spec]]] = {
     "optimizer": ("fashionbatch_optimizers", OptimizerSpec),
     "regularizer": ("fashionbatch_regularizers", RegularizerSpec),
     "schedule": ("fashionbatch_schedules", ScheduleSpec),
+    "logger": ("fashionbatch_loggers", LoggerSpec),
     "visualizer": ("fashionbatch_visualizers", VisualizerSpec),
     "source": ("fashionbatch_sources", SourceSpec),
 }

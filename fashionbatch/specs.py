@@ -15,7 +15,9 @@ optimizer           ``factory(params, lr=..., **options)`` → ``torch.optim.Opt
 regularizer         ``factory(**options)`` → :class:`fashionbatch.Regularizer`
 schedule            ``factory(epochs, **options)`` → ``f(epoch: float) -> float``, the factor on
                     the learning rate; ``epoch`` counts from 0 and has fractions within an epoch
+                    (or a :class:`fashionbatch.Schedule`, where it looks at how training goes)
 visualizer          ``factory(**options)`` → :class:`fashionbatch.Visualizer`
+logger              ``factory(folder, **options)`` → :class:`fashionbatch.Logger`
 source              ``factory(path, **options)`` → :class:`fashionbatch.Source`
 ==================  ============================================================================
 """
@@ -190,6 +192,11 @@ class RegularizerSpec(Spec):
 @dataclass(frozen=True, kw_only=True)
 class ScheduleSpec(Spec):
     """A learning-rate schedule."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggerSpec(Spec):
+    """Something that is told how a training goes; see :class:`fashionbatch.Logger`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,28 +26,33 @@ class Outputs(NamedTuple):
     """What one forward pass gives.
 
     Attributes:
-        logits: float ``[N, classes]``.
+        logits: float ``[N, classes]``, of the category.
+        attributes: float ``[N, A]``, of each attribute on its own.
         bottleneck: float ``[N, D]``, what the head gets.
-        dense: the output of each dense layer of the head, ReLU applied, the logits last.
+        dense: the output of each dense layer of the head, ReLU applied; of the last one, logits and
+            attributes together.
     """
 
     logits: Tensor
+    attributes: Tensor
     bottleneck: Tensor
     dense: tuple[Tensor, ...]
 
 
 class Head(nn.Module):
-    """Dense layers with ReLU, dropout, and a last dense layer to the classes.
+    """Dense layers with ReLU, dropout, and a last dense layer to the classes and attributes.
 
     Args:
         inputs: width ``D`` of the bottleneck.
-        classes: how many.
+        classes: how many; 0 where only attributes are learnt.
         spec: widths and dropout.
+        attributes: how many.
     """
 
-    def __init__(self, inputs: int, classes: int, spec: HeadSpec) -> None:
+    def __init__(self, inputs: int, classes: int, spec: HeadSpec, attributes: int = 0) -> None:
         super().__init__()
-        widths = (inputs, *spec.hidden, classes)
+        self.classes = classes
+        widths = (inputs, *spec.hidden, classes + attributes)
         self.dense = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.dropout = nn.Dropout(spec.dropout)
 
@@ -63,8 +68,9 @@ class Head(nn.Module):
         for layer in self.dense[:-1]:
             values = torch.relu(layer(values))
             outputs.append(values)
-        logits = self.dense[-1](self.dropout(values))
-        return Outputs(logits, bottleneck, (*outputs, logits))
+        last = self.dense[-1](self.dropout(values))
+        logits, attributes = last[:, : self.classes], last[:, self.classes :]
+        return Outputs(logits, attributes, bottleneck, (*outputs, last))
 
 
 class Classifier(nn.Module):
@@ -111,7 +117,11 @@ def find_backbone(name: str) -> tuple[Component, BackboneSpec]:
 
 
 def build(
-    component: Component, preprocessing: Preprocessing, head: HeadSpec, classes: int
+    component: Component,
+    preprocessing: Preprocessing,
+    head: HeadSpec,
+    classes: int,
+    attributes: int = 0,
 ) -> Classifier:
     """A classifier with random weights, in evaluation mode.
 
@@ -137,7 +147,8 @@ def build(
             f"{list(getattr(features, 'shape', []))}, not [N, D]: tell its author"
         )
     backbone = backbone.to(memory_format=torch.channels_last)
-    return Classifier(backbone, Head(features.shape[1], classes, head), preprocessing).eval()
+    made = Head(features.shape[1], classes, head, attributes)
+    return Classifier(backbone, made, preprocessing).eval()
 
 
 def load_weights(backbone: nn.Module, spec: BackboneSpec, weights: str) -> str:

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fashionbatch.errors import TrainingError, UsageError
 from fashionbatch.models import freeze
@@ -24,6 +23,7 @@ from fashionbatch.training import checkpoint as checkpoints
 from fashionbatch.training import curves
 from fashionbatch.training.metrics import Metrics
 from fashionbatch.training.regularizer import Regularizer
+from fashionbatch.training.targets import Loss, Targets
 
 #: inputs (images or features), targets int64 [N], and names of the batch for messages
 TrainingBatch = tuple[Tensor, Tensor, str]
@@ -78,6 +78,7 @@ class Setup:
     unfreeze: Callable[[], None]
     classes: int
     device: torch.device
+    loss: Loss = field(default_factory=Loss)
     identity: dict[str, Any] = field(default_factory=dict)
     title: str = ""
     on_epoch: Callable[[dict[str, Any]], None] = field(default=lambda row: None)
@@ -217,11 +218,11 @@ def _epoch(
         for group in optimizer.param_groups:
             group["lr"] = setup.lr * setup.schedule(epoch + step / steps)
         inputs, targets = inputs.to(setup.device), targets.to(setup.device)
-        aims = targets
+        aims = Targets(category=targets)
         for regularizer in setup.regularizers:
             inputs, aims = regularizer.on_batch(inputs, aims)
         outputs = task.forward(inputs)
-        loss = functional.cross_entropy(outputs.logits, aims)
+        loss = setup.loss(outputs, aims, setup.loss.norms(aims))
         total = loss
         for regularizer in setup.regularizers:
             penalty = regularizer.penalty(setup.model.head, outputs)

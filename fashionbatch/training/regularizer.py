@@ -7,14 +7,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fashionbatch.models.build import Head, Outputs
+from fashionbatch.models.build import Classifier, Head, Outputs
+from fashionbatch.training.targets import Targets
 
 
 class Regularizer:
     """Does nothing; a subclass overrides what it needs.
 
-    Within a step the methods are called in this order: :meth:`on_batch`, forward pass,
-    :meth:`penalty`, backward pass, :meth:`on_gradients`, optimizer step, :meth:`after_step`.
+    :meth:`on_model` comes once, before the first step. Within a step the methods are called in this
+    order: :meth:`on_batch`, forward pass, :meth:`penalty`, backward pass, :meth:`on_gradients`,
+    optimizer step, :meth:`after_step`. :meth:`evaluated` comes before each validation.
 
     Example::
 
@@ -26,16 +28,23 @@ class Regularizer:
                 return self.weight * sum(k.abs().sum() for k in head.kernels)
     """
 
-    def on_batch(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def on_model(self, model: Classifier) -> None:
+        """Changes the model once, such as the rate of a dropout; not what its weights are.
+
+        Raises:
+            ValueError: the model has nothing that could be changed so.
+        """
+
+    def on_batch(self, images: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
         """Changes a batch.
 
         Args:
             images: on the training device: uint8 or float32 ``[N, 3, H, W]`` on the scale 0..255;
-                in bottleneck mode the features, float32 ``[N, D]``.
-            targets: int64 ``[N]``.
+                where the frozen part's outputs were computed before, those, float ``[N, ...]``.
+            targets: of the same items, on the same device.
 
         Returns:
-            images, and targets ``[N]`` (int64) or ``[N, classes]`` (float, rows add up to 1).
+            images and targets; of the same number.
         """
         return images, targets
 
@@ -54,6 +63,11 @@ class Regularizer:
     def after_step(self, model: nn.Module) -> None:
         """Looks at or changes the model after the optimizer's step."""
 
+    def evaluated(self, model: nn.Module) -> Mapping[str, Tensor] | None:
+        """Weights to validate and to save in place of the model's: names and values of its
+        ``state_dict``, all or some; ``None`` for its own."""
+        return None
+
     def after_epoch(self, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Whether to stop now.
 
@@ -64,7 +78,7 @@ class Regularizer:
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must keep, as JSON values."""
+        """What a checkpoint must keep: JSON values and tensors, in one flat mapping."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

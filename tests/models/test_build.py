@@ -52,7 +52,7 @@ def test_outputs_have_their_shapes() -> None:
     outputs = model(IMAGES)
     assert outputs.logits.shape == (4, 5) and outputs.bottleneck.shape == (4, 128)
     assert [d.shape[1] for d in outputs.dense] == [7, 6, 5]
-    assert outputs.dense[-1] is outputs.logits
+    assert torch.equal(outputs.dense[-1], outputs.logits) and outputs.attributes.shape == (4, 0)
     assert (outputs.dense[0] >= 0).all()
     assert [tuple(k.shape) for k in model.head.kernels] == [(7, 128), (6, 7), (5, 6)]
     assert not model.training
