@@ -161,17 +161,24 @@ def train(*, tell: Tell = _silent, dry_run: bool = False, **options: Any) -> dic
     data = config.data or find_data()
     from fashionbatch.training import job as jobs
     from fashionbatch.training import run as runs
+    from fashionbatch.training.distributed import group as joined
 
-    folder = _run_folder(config, data)
-    job = jobs.prepare(config, data, fetch=not dry_run)
-    about = {"run": str(folder), "config": job.config.to_json(), "plan": job.plan()}
-    tell("plan", about)
-    if dry_run:
-        return about
-    if config.resume:
-        return runs.train(job, folder, tell)
-    with _fresh(folder, replace=config.exist_ok):
-        return runs.train(job, folder, tell)
+    with joined(config.device) as group:
+        tell = tell if group.leads else _silent
+        folder = group.told(lambda: _run_folder(config, data))
+        job = jobs.prepare(config, data, group=group, fetch=not dry_run)
+        about = {"run": str(folder), "config": job.config.to_json(), "plan": job.plan()}
+        tell("plan", about)
+        if dry_run:
+            return about
+        if config.resume:
+            return runs.train(job, folder, tell)
+        if not group.leads:
+            group.wait()  # for the folder
+            return runs.train(job, folder, tell)
+        with _fresh(folder, replace=config.exist_ok):
+            group.wait()
+            return runs.train(job, folder, tell)
 
 
 @contextmanager

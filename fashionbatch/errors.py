@@ -12,6 +12,7 @@
     ├── PluginError              a component's package is broken or missing
     ├── ModelError               a saved model or a weights file cannot be used
     ├── TrainingError            training cannot go on
+    ├── StoppedError             exit code 128 + signal: it was asked to stop; its work is saved
     └── StoreError               a prediction file is damaged, foreign or incomplete
 
 The message of each is one line: what, where, what to do. The command line prints it and exits;
@@ -101,6 +102,19 @@ class ModelError(FashionbatchError):
 
 class TrainingError(FashionbatchError):
     """Training that cannot go on, such as a loss that is not finite."""
+
+
+class StoppedError(FashionbatchError):
+    """Work that a signal ended, and that can be gone on with.
+
+    Args:
+        message: what is kept, and how to go on.
+        signal: number of the signal.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal  # as shells have it
 
 
 class StoreError(FashionbatchError):

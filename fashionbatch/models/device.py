@@ -7,12 +7,18 @@ import torch
 from fashionbatch.errors import UsageError
 
 
-def choose(name: str) -> torch.device:
+def choose(name: str, number: int | None = None) -> torch.device:
     """``auto`` takes the first GPU there is, else the CPU.
+
+    Args:
+        name: as the user gave it.
+        number: of the GPU that ``auto`` and ``cuda`` mean.
 
     Raises:
         UsageError: there is no such device here.
     """
+    if name in ("auto", "cuda") and number is not None and torch.cuda.is_available():
+        return torch.device("cuda", number)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

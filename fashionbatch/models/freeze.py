@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -70,6 +71,37 @@ def unfreeze(model: Classifier, blocks: Sequence[str], count: int | None) -> Non
     for name, parameter in model.backbone.named_parameters():
         trained = trained or (first is not None and (name + ".").startswith(first))
         parameter.requires_grad_(trained)
+
+
+def parameter_groups(
+    model: Classifier, blocks: Sequence[str], decay: float
+) -> list[dict[str, Any]]:
+    """What is trained, as an optimizer takes it: ``params``, and ``scale`` of the learning rate.
+
+    The head has scale 1, the last block ``decay``, the one before it ``decay²``, and so on; what
+    follows a block goes with it (discriminative fine-tuning, Howard & Ruder
+    2018).
+
+    Args:
+        model: with its ``requires_grad`` flags set.
+        blocks: of :func:`block_names`.
+        decay: 1 for one rate throughout, which gives one group.
+    """
+    if decay == 1:
+        return [{"params": [p for p in model.parameters() if p.requires_grad], "scale": 1.0}]
+    depths: dict[int, list[nn.Parameter]] = {}
+    seen = -1  # the last block that has begun
+    for name, parameter in model.backbone.named_parameters():
+        for place in range(seen + 1, len(blocks)):
+            if (name + ".").startswith(blocks[place] + "."):
+                seen = place
+        if parameter.requires_grad:
+            depths.setdefault(len(blocks) - seen, []).append(parameter)
+    head = [p for p in model.head.parameters() if p.requires_grad]
+    groups = [{"params": head, "scale": 1.0}] if head else []
+    return groups + [
+        {"params": behind, "scale": decay**depth} for depth, behind in sorted(depths.items())
+    ]
 
 
 def train_mode(model: nn.Module) -> None:

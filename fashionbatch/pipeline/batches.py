@@ -7,6 +7,7 @@ The order is a list of batches made before anything is read. Worker ``w`` of ``W
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -57,11 +58,13 @@ class Order:
 
     Attributes:
         batches: int64 arrays of rows.
+        start: number of the first one to load; those before it are passed over.
         augment: as of :func:`fashionbatch.pipeline.transforms.augment`.
         seed: with the number of the batch, of its random views.
     """
 
     batches: Sequence[npt.NDArray[np.int64]]
+    start: int = 0
     augment: str = "none"
     seed: Sequence[int] = field(default=(0,))
 
@@ -69,18 +72,6 @@ class Order:
     def sequential(cls, rows: npt.NDArray[np.int64], batch_size: int) -> Order:
         """In the order given; the last batch may be smaller."""
         return cls(batches=[rows[i : i + batch_size] for i in range(0, len(rows), batch_size)])
-
-    @classmethod
-    def shuffled(
-        cls, rows: npt.NDArray[np.int64], batch_size: int, *, seed: int, epoch: int, augment: str
-    ) -> Order:
-        """One epoch of training: its own permutation, and its own random views."""
-        mixed = np.random.default_rng([seed, epoch]).permutation(rows)
-        ordered = list(cls.sequential(mixed, batch_size).batches)
-        if len(ordered) > 1 and len(ordered[-1]) == 1:
-            # batch normalization cannot train on a single image
-            ordered[-2:] = [np.concatenate(ordered[-2:])]
-        return cls(batches=ordered, augment=augment, seed=(seed, epoch))
 
 
 def batches(
@@ -101,8 +92,10 @@ def batches(
     loader = webdataset.WebLoader(
         pipeline,
         batch_size=None,
-        num_workers=min(workers, len(order.batches)),
-        worker_init_fn=_one_thread,
+        num_workers=min(workers, len(order.batches) - order.start),
+        worker_init_fn=_quiet_worker,
+        # the loader draws a seed: not from the generator that a resumed training goes on with
+        generator=torch.Generator(),
     )
     for batch in loader:
         if isinstance(batch, FashionbatchError):
@@ -127,8 +120,8 @@ class _Numbered:
     def __call__(self) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
         # not webdataset.split_by_worker: that believes a WORKER left over in the environment
         info = get_worker_info()
-        start, step = (info.id, info.num_workers) if info else (0, 1)
-        for number in range(start, len(self.order.batches), step):
+        place, step = (info.id, info.num_workers) if info else (0, 1)
+        for number in range(self.order.start + place, len(self.order.batches), step):
             yield number, self.order.batches[number]
 
 
@@ -176,5 +169,6 @@ def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _one_thread(worker: int) -> Any:
+def _quiet_worker(worker: int) -> Any:
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the process that trains says when to end

@@ -21,7 +21,9 @@ from fashionbatch.models.build import Classifier, Outputs
 from fashionbatch.pipeline.batches import Order, batches
 from fashionbatch.shards.read import ShardSet
 from fashionbatch.specs import Preprocessing
-from fashionbatch.training.loop import TrainingBatch
+from fashionbatch.training.sampling import Sampling
+from fashionbatch.training.targets import Targets
+from fashionbatch.training.task import TrainingBatch
 
 _CHUNK_BYTES = 1 << 20
 
@@ -170,30 +172,29 @@ class Bottleneck:
 
     def steps(self) -> int:
         """See :class:`fashionbatch.training.loop.Task`."""
-        return len(self._order(0).batches)
+        return len(self._order(0))
 
-    def train_batches(self, epoch: int) -> Iterator[TrainingBatch]:
+    def train_batches(self, epoch: int, start: int = 0) -> Iterator[TrainingBatch]:
         """See :class:`fashionbatch.training.loop.Task`."""
-        return self._batches(self._order(epoch))
+        return self._batches(self._order(epoch)[start:])
 
     def batches(self, split: str) -> Iterator[TrainingBatch]:
         """See :class:`fashionbatch.training.loop.Task`."""
-        return self._batches(Order.sequential(self._places[split], self.batch_size))
+        return self._batches(Order.sequential(self._places[split], self.batch_size).batches)
 
-    def forward(self, inputs: Tensor) -> Outputs:
-        """See :class:`fashionbatch.training.loop.Task`."""
-        outputs: Outputs = self.model.head(inputs)
+    def forward(self, inputs: tuple[Tensor, ...]) -> Outputs:
+        outputs: Outputs = self.model.head(inputs[0])
         return outputs
 
-    def _order(self, epoch: int) -> Order:
-        return Order.shuffled(
-            self._places["train"], self.batch_size, seed=self.seed, epoch=epoch, augment="none"
-        )
+    def _order(self, epoch: int):
+        return Sampling(
+            rows=self._places["train"], batch_size=self.batch_size, seed=self.seed
+        ).epoch(epoch)
 
-    def _batches(self, order: Order) -> Iterator[TrainingBatch]:
-        for places in order.batches:
-            yield (
-                self._values[torch.from_numpy(places)],
-                torch.from_numpy(self.labels[places]),
-                f"{len(places)} feature vectors, first row {self.features.rows[places[0]]}",
+    def _batches(self, order) -> Iterator[TrainingBatch]:
+        for places in order:
+            yield TrainingBatch(
+                (self._values[torch.from_numpy(places)],),
+                Targets(category=torch.from_numpy(self.labels[places])),
+                ("x",),
             )

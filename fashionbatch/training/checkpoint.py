@@ -1,16 +1,19 @@
 """Checkpoints: everything that a run needs to go on, without pickle.
 
 ``checkpoints/epoch-0007/`` holds ``state.safetensors`` (weights, optimizer and random states) and
-``state.json`` (the rest, written last). The last two are kept, so that a kill while one is written
-leaves the other.
+``state.json`` (the rest, with the hash of the first); ``epoch-0007+000120`` is one from the middle
+of the epoch behind it. A checkpoint is made under another name and takes its own when it is whole;
+the last two are kept.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
+import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,59 +38,132 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     state: Mapping[str, Any]
 
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin so, without that."""
+        return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+
 
 def save(
     folder: Path,
     epoch: int,
+    step: int,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any],
     *,
     extra: Mapping[str, Tensor],
-) -> None:
-    """Writes ``folder/epoch-NNNN`` and removes all but the last two.
+    randoms: Sequence[Random],
+) -> Path:
+    """Writes a checkpoint and removes all but the last two.
 
     Args:
         folder: the run's ``checkpoints``.
-        epoch: finished, counted from 1.
+        epoch: how many are finished.
+        step: how many of the next one are.
         model: its trained and frozen weights.
         optimizer: its state.
         state: JSON values to keep.
         extra: further tensors, by names of their own.
+        randoms: of each process.
+
+    Returns:
+        the checkpoint's folder.
     """
-    target = folder / f"epoch-{epoch:04d}"
-    target.mkdir(parents=True, exist_ok=True)
-    described = optimizer.state_dict()
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    tensors |= extra
-    plain: dict[str, dict[str, Any]] = {}
-    for index, values in described["state"].items():
-        for key, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{key}"] = value
-            else:
-                plain.setdefault(str(index), {})[key] = value
-    tensors["random.torch"] = torch.get_rng_state()
-    kind, words, *drawn = np.random.get_state()  # noqa: NPY002 - plugins may draw from it
-    tensors["random.numpy"] = torch.from_numpy(np.asarray(words).astype(np.int64))
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    with files.atomic(target / _TENSORS) as temporary:
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".*.tmp"):  # a run that was killed while it saved
+        shutil.rmtree(left, ignore_errors=True)
+    target = folder / (f"epoch-{epoch:04d}" + (f"+{step:06d}" if step else ""))
+    temporary = folder / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    temporary.mkdir()
+    try:
+        tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+        tensors |= extra
+        described = optimizer.state_dict()
+        plain: dict[str, dict[str, Any]] = {}
+        for index, values in described["state"].items():
+            for key, value in values.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer.{index}.{key}"] = value
+                else:
+                    plain.setdefault(str(index), {})[key] = value
+        for rank, drawn in enumerate(randoms):
+            tensors |= {f"random.{rank}.{k}": v for k, v in drawn.tensors.items()}
         safetensors.torch.save_file(
-            {k: v.contiguous().clone() for k, v in tensors.items()}, temporary
+            {k: v.contiguous().clone() for k, v in tensors.items()}, temporary / _TENSORS
         )
-    version, numbers, gauss = random.getstate()
-    values = {
-        **state,
-        "epoch": epoch,
-        "sha256": files.sha256(target / _TENSORS),
-        "optimizer": {"state": plain, "groups": described["param_groups"]},
-        "random": [version, list(numbers), gauss],
-        "random_numpy": [kind, *drawn],
-    }
-    files.write_json(target / _STATE, values)
-    for old in sorted(folder.glob("epoch-*"))[:-KEPT]:
+        files.sync(temporary / _TENSORS)
+        values = {
+            **state,
+            "epoch": epoch,
+            "step": step,
+            "sha256": files.sha256(temporary / _TENSORS),
+            "optimizer": {"state": plain, "groups": described["param_groups"]},
+            "random": [drawn.values for drawn in randoms],
+        }
+        files.write_json(temporary / _STATE, values)
+        shutil.rmtree(target, ignore_errors=True)  # of a run that was resumed from an older one
+        os.replace(temporary, target)
+        files.sync(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for old in _found(folder)[:-KEPT]:
         shutil.rmtree(old)
+    return target
+
+
+def _found(folder: Path) -> list[Path]:
+    def order(path: Path) -> list[int]:
+        return [int(n) for n in path.name.removeprefix("epoch-").split("+")]
+
+    return sorted(folder.glob("epoch-*"), key=order)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Random:
+    """The states of the random generators of a process.
+
+    Attributes:
+        tensors: torch's and numpy's.
+        values: the rest, as JSON values.
+    """
+
+    tensors: Mapping[str, Tensor]
+    values: Mapping[str, Any]
+
+    @classmethod
+    def now(cls) -> Random:
+        """As they are."""
+        kind, words, *drawn = np.random.get_state()  # noqa: NPY002 - plugins may draw from it
+        tensors = {
+            "torch": torch.get_rng_state(),
+            "numpy": torch.from_numpy(np.asarray(words).astype(np.int64)),
+        }
+        if torch.cuda.is_available():
+            tensors["cuda"] = torch.cuda.get_rng_state()
+        version, numbers, gauss = random.getstate()
+        return cls(
+            tensors=tensors,
+            values={"python": [version, list(numbers), gauss], "numpy": [kind, *drawn]},
+        )
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, rank: int) -> Random | None:
+        """Of a process when the checkpoint was made; ``None`` if there were not so many."""
+        values = checkpoint.state["random"]
+        if rank >= len(values):
+            return None
+        return cls(tensors=checkpoint.part(f"random.{rank}."), values=values[rank])
+
+    def restore(self) -> None:
+        """Makes them so again."""
+        torch.set_rng_state(self.tensors["torch"].cpu())
+        if torch.cuda.is_available() and "cuda" in self.tensors:
+            torch.cuda.set_rng_state(self.tensors["cuda"].cpu())
+        version, numbers, gauss = self.values["python"]
+        random.setstate((version, tuple(numbers), gauss))
+        kind, *drawn = self.values["numpy"]
+        words = self.tensors["numpy"].cpu().numpy().astype(np.uint32)
+        np.random.set_state((kind, words, *drawn))  # noqa: NPY002 - plugins may draw from it
 
 
 def load_last(folder: Path) -> Checkpoint:
@@ -96,50 +172,34 @@ def load_last(folder: Path) -> Checkpoint:
     Raises:
         TrainingError: there is none.
     """
-    for path in sorted(folder.glob("epoch-*"), reverse=True):
+    for path in reversed(_found(folder)):
         try:
             state = json.loads((path / _STATE).read_bytes())
             if files.sha256(path / _TENSORS) != state["sha256"]:
                 continue
             return Checkpoint(tensors=safetensors.torch.load_file(path / _TENSORS), state=state)
         except (OSError, ValueError, KeyError):
-            continue  # killed while writing it: the one before is whole
+            continue  # damaged on the disk: the one before is whole
     raise TrainingError(f"{folder} holds no whole checkpoint: start the run again without --resume")
 
 
 def restore_model(checkpoint: Checkpoint, model: nn.Module) -> None:
     """Puts the weights back."""
-    prefix = "model."
-    model.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in checkpoint.tensors.items() if k.startswith(prefix)}
-    )
+    model.load_state_dict(checkpoint.part("model."))
 
 
 def restore_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
     """Puts the optimizer's state back."""
     saved = checkpoint.state["optimizer"]
     state: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in saved["state"].items()}
-    for name, tensor in checkpoint.tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = tensor
+    for name, tensor in checkpoint.part("optimizer.").items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
     groups = [
         {k: tuple(v) if isinstance(v, list) and k == "betas" else v for k, v in group.items()}
         for group in saved["groups"]
     ]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def restore_random(checkpoint: Checkpoint) -> None:
-    """Puts the states of the random generators back."""
-    torch.set_rng_state(checkpoint.tensors["random.torch"].cpu())
-    if torch.cuda.is_available() and "random.cuda" in checkpoint.tensors:
-        torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"].cpu())
-    version, numbers, gauss = checkpoint.state["random"]
-    random.setstate((version, tuple(numbers), gauss))
-    kind, *drawn = checkpoint.state["random_numpy"]
-    words = checkpoint.tensors["random.numpy"].cpu().numpy().astype(np.uint32)
-    np.random.set_state((kind, words, *drawn))  # noqa: NPY002 - plugins may draw from it
 
 
 def seed_everything(seed: int) -> None:

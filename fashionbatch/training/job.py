@@ -22,8 +22,12 @@ from fashionbatch.pipeline.batches import default_workers
 from fashionbatch.registry import Component
 from fashionbatch.shards.read import ShardSet, open_shards
 from fashionbatch.shards.select import Selection
+from fashionbatch.sources import Attribute
 from fashionbatch.specs import SPLITS, BackboneSpec, HeadSpec, Preprocessing
 from fashionbatch.training.checkpoint import seed_everything
+from fashionbatch.training.distributed import Group
+from fashionbatch.training.labels import Labels
+from fashionbatch.training.sampling import Sampling
 
 Rows = Mapping[str, npt.NDArray[np.int64]]
 
@@ -35,13 +39,15 @@ class Job:
     Attributes:
         config: with every default filled in.
         shards: the data set.
-        rows: labelled rows of the splits ``train``, ``val`` and, if there is one, ``test``.
+        rows: usable rows of the splits ``train``, ``val`` and, if there is one, ``test``.
         component: the backbone, and its ``spec``.
         preprocessing: of the backbone, with the user's changes.
         head: of the backbone, with the user's changes.
         model: with its weights; the trained part is set.
         blocks: of the backbone.
         origin: of the weights.
+        labels: what the images ought to be.
+        group: the processes that train.
     """
 
     config: TrainConfig
@@ -56,14 +62,44 @@ class Job:
     origin: str
     device: torch.device
     workers: int
+    labels: Labels
+    group: Group = field(default_factory=Group)
     components: list[Component] = field(default_factory=list)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """``category``, ``attributes``, or both."""
+        return tuple(self.config.task.split(","))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the category is one of; none where only attributes are learnt."""
+        return self.shards.classes if "category" in self.tasks else ()
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """What is learnt of them; none where only the category is."""
+        return tuple(self.shards.manifest.attributes) if "attributes" in self.tasks else ()
+
+    def sampling(self) -> Sampling:
+        """The steps of every epoch."""
+        rows = self.rows["train"]
+        balanced = self.config.sampling == "balanced"
+        return Sampling(
+            rows=rows,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            labels=self.shards.labels[rows] if balanced else None,
+            world=self.group.world,
+        )
 
     def plan(self) -> dict[str, Any]:
         """What is going to happen, as JSON values."""
-        steps = -(-len(self.rows["train"]) // self.config.batch_size)
+        steps = self.sampling().steps()
         return {
             "data": str(self.shards.path),
-            "classes": len(self.shards.classes),
+            "classes": len(self.classes),
+            "attributes": len(self.attributes),
             "items": {split: len(rows) for split, rows in self.rows.items()},
             "backbone": self.component.provenance,
             "weights": self.origin,
@@ -73,16 +109,20 @@ class Job:
             "trainable_parameters": freeze.trainable_parameters(self.model),
             "steps_per_epoch": steps,
             "device": str(self.device),
+            "processes": self.group.world,
             "workers": self.workers,
         }
 
 
-def prepare(config: TrainConfig, data: Path, *, fetch: bool = True) -> Job:
+def prepare(
+    config: TrainConfig, data: Path, *, group: Group | None = None, fetch: bool = True
+) -> Job:
     """Checks everything that can be checked without training.
 
     Args:
         config: as the user gave it.
         data: the data set.
+        group: the processes that train; alone without.
         fetch: load the weights; a dry run does without.
 
     Raises:
@@ -91,7 +131,9 @@ def prepare(config: TrainConfig, data: Path, *, fetch: bool = True) -> Job:
     component, spec = find_backbone(config.backbone)
     selection = Selection(**config.selection())
     shards = open_shards(data).restricted(selection)
-    rows = _rows(shards, selection, config.limit)
+    group = group or Group()
+    labels = Labels(shards, config.task.split(","))
+    rows = _rows(shards, labels, selection, config)
     preprocessing = spec.preprocessing
     if config.img_size is not None:
         preprocessing = preprocessing.with_size(config.img_size)
@@ -104,15 +146,18 @@ def prepare(config: TrainConfig, data: Path, *, fetch: bool = True) -> Job:
         dropout=spec.head.dropout if config.head_dropout is None else config.head_dropout,
     )
     config = _resolve(config, data, shards, preprocessing, head)
-    device = devices.choose(config.device)
+    device = devices.choose(config.device, group.local_rank if group.world > 1 else None)
     seed_everything(config.seed)
-    model = build(component, preprocessing, head, len(shards.classes))
+    classes = shards.classes if "category" in labels.tasks else ()
+    attributes = shards.manifest.attributes if "attributes" in labels.tasks else ()
+    model = build(component, preprocessing, head, len(classes), len(attributes))
     blocks = freeze.block_names(model.backbone, spec.blocks)
     assert config.unfreeze is not None
     freeze.unfreeze(model, blocks, parse_unfreeze(config.unfreeze))
     used = [component, registry.find("optimizer", config.opt)]
     used.append(registry.find("schedule", parse_choice(config.sched)[0]))
     used += [registry.find("regularizer", parse_choice(r)[0]) for r in config.regularizers]
+    used += [registry.find("logger", parse_choice(text)[0]) for text in config.logger]
     # last, because a file may have to be fetched: everything else is known to work by now
     origin = config.weights
     if fetch or config.weights not in spec.weights:
@@ -131,30 +176,39 @@ def prepare(config: TrainConfig, data: Path, *, fetch: bool = True) -> Job:
         origin=origin,
         device=device,
         workers=workers,
+        labels=labels,
+        group=group,
         components=used,
     )
 
 
 def _rows(
-    shards: ShardSet, selection: Selection, limit: int | None
+    shards: ShardSet, labels: Labels, selection: Selection, config: TrainConfig
 ) -> dict[str, npt.NDArray[np.int64]]:
-    if not shards.classes:
-        raise SourceError(
-            f"{shards.path} has no labels to train on: pack a folder of class folders"
-        )
-    if len(shards.classes) < 2:
-        raise SourceError(
-            f"{shards.path} has one class only ({shards.classes[0]!r}): two are needed to train"
-        )
+    if "category" in labels.tasks:
+        if not shards.classes:
+            raise SourceError(
+                f"{shards.path} has no labels to train on: pack a folder of class folders"
+            )
+        if len(shards.classes) < 2:
+            raise SourceError(
+                f"{shards.path} has one class only ({shards.classes[0]!r}): two are needed to train"
+            )
+    elif config.sampling == "balanced" or config.class_weights == "balanced":
+        raise UsageError("--sampling and --class-weights balance classes: --task names none")
     rows: dict[str, npt.NDArray[np.int64]] = {}
     for split in SPLITS:
         if split in shards.manifest.splits:
             chosen = shards.select(split, selection)
-            chosen = chosen[shards.labels[chosen] >= 0]
-            if limit is not None and len(chosen) > limit:
+            chosen = chosen[labels.usable(chosen)]
+            if config.limit is not None and len(chosen) > config.limit:
                 # spread over the split: its end may hold other classes than its start
-                chosen = chosen[np.linspace(0, len(chosen) - 1, limit).astype(np.int64)]
+                spread = np.linspace(0, len(chosen) - 1, config.limit)
+                chosen = chosen[spread.astype(np.int64)]
             rows[split] = chosen
+    if config.sampling == "balanced" and "train" in rows:
+        # an image without a category is of no class that could be balanced
+        rows["train"] = rows["train"][shards.labels[rows["train"]] >= 0]
     for split in ("train", "val"):
         if split not in rows or not len(rows[split]):
             raise SourceError(
@@ -176,6 +230,10 @@ def _resolve(
             f"--mode bottleneck trains the head only, not --unfreeze {unfreeze}: "
             "leave one of them out"
         )
+    if config.prefix_cache and offline:
+        raise UsageError("--prefix-cache is for --mode finetune; bottleneck mode has its own")
+    if config.augment_copies > 1 and not config.prefix_cache:
+        raise UsageError("--augment-copies is for --prefix-cache: add that")
     freeze_epochs = config.freeze_epochs
     if freeze_epochs is None:
         freeze_epochs = 0 if scratch or offline or config.epochs == 1 else 1

@@ -1,52 +1,43 @@
-"""The training loop of both modes: epochs of steps, validation, the best epoch, checkpoints.
+"""The training loop of all modes: epochs of steps, validation, the best epoch, checkpoints.
 
 What differs between the modes is where a batch comes from and what of the model it runs through:
-a :class:`Task` says that.
+a :class:`fashionbatch.training.task.Task` says that.
 """
 
 from __future__ import annotations
 
 import math
+import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fashionbatch.errors import TrainingError, UsageError
+from fashionbatch import files
+from fashionbatch.errors import StoppedError, TrainingError, UsageError
 from fashionbatch.models import freeze
-from fashionbatch.models.build import Classifier, Outputs
+from fashionbatch.models.build import Classifier
 from fashionbatch.training import checkpoint as checkpoints
 from fashionbatch.training import curves
+from fashionbatch.training.checkpoint import Checkpoint, Random
+from fashionbatch.training.distributed import Group, is_lost, lost
+from fashionbatch.training.interrupt import Interrupt, interrupts
+from fashionbatch.training.logger import Logger
 from fashionbatch.training.metrics import Metrics
 from fashionbatch.training.regularizer import Regularizer
-from fashionbatch.training.targets import Loss, Targets
+from fashionbatch.training.schedule import Schedule
+from fashionbatch.training.step import Forward, NotFiniteError, Stepper
+from fashionbatch.training.targets import Loss
+from fashionbatch.training.task import Task, TrainingBatch
 
-#: inputs (images or features), targets int64 [N], and names of the batch for messages
-TrainingBatch = tuple[Tensor, Tensor, str]
-
-
-class Task(Protocol):
-    """What a mode feeds to the loop."""
-
-    def steps(self) -> int:
-        """Batches in an epoch."""
-        ...
-
-    def train_batches(self, epoch: int) -> Iterator[TrainingBatch]:
-        """One epoch, counted from 0, in its own order."""
-        ...
-
-    def batches(self, split: str) -> Iterator[TrainingBatch]:
-        """Every item of a split once."""
-        ...
-
-    def forward(self, inputs: Tensor) -> Outputs:
-        """Runs what the mode trains."""
-        ...
+#: parameters and what they alone have: ``params``, and ``scale`` of the learning rate
+ParameterGroups = list[dict[str, Any]]
+_LOG_EVERY = 50  # steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,34 +46,51 @@ class Setup:
 
     Attributes:
         model: on its device.
-        optimizer: makes one over the parameters that are trained now.
+        optimizer: makes one over the parameters that are trained, at a learning rate; told whether
+            the whole base is frozen.
+        parameters: what is trained now, with the scale of its learning rate.
         schedule: factor on the learning rate at an epoch.
         lr: learning rate.
+        loss: of a step; validation knows no class weights.
         regularizers: in the order given.
+        metrics: makes an empty one; told whether those are wanted that take long.
         epochs: most of them.
         freeze_epochs: of these, how many with the whole base frozen.
         unfreeze: called once behind them: makes trainable what the user chose.
-        classes: how many.
         device: of the model.
+        group: the processes that train it.
+        bfloat16: mixed precision.
+        compile: by torch.compile.
+        micro_batch: most items worked off at a time.
+        checkpoint_minutes: between two checkpoints within an epoch; 0 for none.
         identity: what a resumed run must share with its checkpoint, as JSON values.
         title: of the curves.
+        loggers: told how it goes.
+        tell: gets ``("step", ...)``, ``("epoch", row)``, ``("resumed", {"epoch", "step"})``,
+            ``("stopped", {"path"})``, ``("memory", {"micro_batch"})``.
     """
 
     model: Classifier
-    optimizer: Callable[[list[nn.Parameter], float], torch.optim.Optimizer]
+    optimizer: Callable[[ParameterGroups, float, bool], torch.optim.Optimizer]
+    parameters: Callable[[], ParameterGroups]
     schedule: Callable[[float], float]
     lr: float
+    loss: Loss
     regularizers: Sequence[Regularizer]
+    metrics: Callable[[bool], Metrics]
     epochs: int
     freeze_epochs: int
     unfreeze: Callable[[], None]
-    classes: int
     device: torch.device
-    loss: Loss = field(default_factory=Loss)
+    group: Group = field(default_factory=Group)
+    bfloat16: bool = False
+    compile: bool = False
+    micro_batch: int | None = None
+    checkpoint_minutes: float = 0.0
     identity: dict[str, Any] = field(default_factory=dict)
     title: str = ""
-    on_epoch: Callable[[dict[str, Any]], None] = field(default=lambda row: None)
-    on_step: Callable[[int, int, float], None] = field(default=lambda epoch, steps, loss: None)
+    loggers: Sequence[Logger] = ()
+    tell: Callable[[str, dict[str, Any]], None] = field(default=lambda event, values: None)
 
 
 @dataclass
@@ -101,164 +109,326 @@ class Result:
     stopped_early: bool = False
 
 
-def run(setup: Setup, task: Task, folder: Path, *, resume: bool) -> Result:
-    """Trains to the end and leaves the weights of the best epoch in the model.
+class Loop:
+    """A training between its first and its last step.
 
     Args:
         setup: see :class:`Setup`.
         task: where batches come from.
         folder: of the run: history, curves and checkpoints go there.
-        resume: go on from the last checkpoint in it.
-
-    Raises:
-        TrainingError: the loss is not finite, or there is nothing to resume.
     """
-    result = Result()
-    best: dict[str, Tensor] = {}
-    start = 0
-    optimizer: torch.optim.Optimizer | None = None
-    restored: checkpoints.Checkpoint | None = None
-    if resume:
-        restored = checkpoints.load_last(folder / "checkpoints")
-        start = restored.state["epoch"]
-        kept = ("history", "best_epoch", "stopped_early")
-        result = Result(**{k: restored.state[k] for k in kept})
-        losses = [row["val_loss"] for row in result.history]
-        result.best_loss = min((v for v in losses if math.isfinite(v)), default=math.inf)
-        if restored.state["identity"] != setup.identity:
-            raise UsageError(
-                f"--resume: {folder} was begun on other data or with another backbone: start anew "
-                "without --resume"
+
+    def __init__(self, setup: Setup, task: Task, folder: Path) -> None:
+        self.setup, self.task, self.folder = setup, task, folder
+        self.result = Result()
+        self.epoch = self.step = 0  # finished ones, and of the next epoch
+        self.micro_batch = setup.micro_batch
+        self._best: dict[str, Tensor] = {}
+        self._metrics = setup.metrics(False)
+        self._forward: nn.Module = Forward(setup.model, task)
+        if setup.compile:
+            self._forward = torch.compile(self._forward)  # type: ignore[assignment]  # a module too
+        self._stepper: Stepper | None = None
+        self._saved = time.monotonic()
+
+    def run(self, *, resume: bool) -> Result:
+        """Trains to the end and leaves the weights of the best epoch in the model.
+
+        Args:
+            resume: go on from the last checkpoint in the folder.
+
+        Raises:
+            StoppedError: a signal asked for it; a checkpoint was saved.
+            TrainingError: the loss is not finite, a process was lost, or there is nothing to
+                resume.
+        """
+        setup = self.setup
+        try:
+            with interrupts() as asked:
+                restored = self._restore() if resume else None
+                while self.epoch < setup.epochs and not self.result.stopped_early:
+                    self._get_ready(restored)
+                    restored = None
+                    self._train(asked)
+                    self._close_epoch()
+                    if asked and self.epoch < setup.epochs and not self.result.stopped_early:
+                        self._stop(asked.signal)
+        except RuntimeError as error:
+            if is_lost(error):
+                raise lost(error) from error
+            raise
+        if not math.isfinite(self.result.best_loss):
+            raise TrainingError(
+                "the validation loss was never finite: lower --lr, or clip gradients"
             )
-        checkpoints.restore_model(restored, setup.model)
-        best = {
-            k.removeprefix("best."): v for k, v in restored.tensors.items() if k.startswith("best.")
-        }
-        states = restored.state["regularizers"]
-        for regularizer, state in zip(setup.regularizers, states, strict=True):
-            regularizer.load_state_dict(state)
-    for epoch in range(start, setup.epochs):
-        if result.stopped_early:
-            break
-        if optimizer is None or epoch == setup.freeze_epochs:
-            _set_trained(setup, frozen=epoch < setup.freeze_epochs)
-            trained = [p for p in setup.model.parameters() if p.requires_grad]
-            optimizer = setup.optimizer(trained, setup.lr)
-            if restored is not None and epoch == start:
-                if epoch != setup.freeze_epochs:
-                    checkpoints.restore_optimizer(restored, optimizer)
-                checkpoints.restore_random(restored)
-        began = time.perf_counter()
-        train = _epoch(setup, task, optimizer, epoch)
-        val = evaluate(setup, task, "val")
+        setup.model.load_state_dict(self._best)
+        if setup.group.leads:
+            path = self.folder / "curves.png"
+            curves.save_curves(path, self.result.history, setup.title)
+            for logger in setup.loggers:
+                logger.figure("curves", path)
+        return self.result
+
+    def _get_ready(self, restored: Checkpoint | None) -> None:
+        """Makes the optimizer where there is none yet, or other parameters are to be trained."""
+        setup = self.setup
+        if self._stepper is not None and (self.epoch != setup.freeze_epochs or self.step):
+            return
+        frozen = self.epoch < setup.freeze_epochs
+        if frozen:
+            freeze.unfreeze(setup.model, (), 0)
+        else:
+            setup.unfreeze()
+        optimizer = setup.optimizer(setup.parameters(), setup.lr, frozen)
+        if restored is not None and (self.epoch != setup.freeze_epochs or self.step):
+            checkpoints.restore_optimizer(restored, optimizer)
+        self._stepper = Stepper(
+            model=setup.model,
+            forward=self._forward,
+            loss=setup.loss,
+            optimizer=optimizer,
+            regularizers=setup.regularizers,
+            device=setup.device,
+            group=setup.group,
+            bfloat16=setup.bfloat16,
+            micro_batch=self.micro_batch,
+            on_memory=self._shrink,
+        )
+        if restored is not None:  # last: nothing may be drawn between this and the next step
+            drawn = Random.of(restored, setup.group.rank)
+            if drawn is not None:
+                drawn.restore()
+
+    def _shrink(self, size: int) -> None:
+        self.micro_batch = size
+        self.setup.tell("memory", {"micro_batch": size})
+
+    def _train(self, asked: Interrupt) -> None:
+        """The rest of an epoch's steps."""
+        setup, stepper = self.setup, self._stepper
+        assert stepper is not None
+        steps = self.task.steps()
+        self._began = time.perf_counter()
+        freeze.train_mode(setup.model)
+        for batch in self.task.train_batches(self.epoch, self.step):
+            stop = due = False
+            if len(batch.targets) or setup.group.world > 1:
+                rate = setup.lr * setup.schedule(self.epoch + self.step / steps)
+                for group in stepper.optimizer.param_groups:
+                    group["lr"] = rate * group.get("scale", 1.0)
+                # several processes stop and save at the same step: all hear of it with the next one
+                flags = torch.tensor([float(bool(asked)), float(self._is_due())])
+                try:
+                    outputs, loss, flags = stepper.step(batch, flags)
+                except NotFiniteError as error:
+                    raise self._not_finite(batch, error.loss) from error
+                stop, due = bool(flags[0]), bool(flags[1])
+                targets = batch.targets.to(setup.device)
+                self._metrics.update(outputs, targets, loss, len(targets))
+                self._log(steps, rate, loss)
+            self.step += 1
+            stop = stop or (setup.group.world == 1 and bool(asked))
+            if stop or due:
+                self._save()
+            if stop:
+                self._stop(asked.signal or signal.SIGTERM)
+
+    def _log(self, steps: int, rate: float, loss: float) -> None:
+        setup = self.setup
+        setup.tell("step", {"step": self.step + 1, "of": steps, "loss": loss})
+        number = self.epoch * steps + self.step + 1
+        if number % _LOG_EVERY == 0:
+            for logger in setup.loggers:
+                logger.step(number, {"loss": loss, "lr": rate})
+
+    def _is_due(self) -> bool:
+        minutes = self.setup.checkpoint_minutes
+        return (
+            minutes > 0 and self.setup.group.leads and time.monotonic() - self._saved > minutes * 60
+        )
+
+    def _not_finite(self, batch: TrainingBatch, loss: float) -> TrainingError:
+        keys = [k for share in self.setup.group.gathered(list(batch.keys)) for k in share]
+        # beside the run's folder, which goes where there is nothing to resume
+        path = self.folder.with_name(f"{self.folder.name}.not-finite.json")
+        about = {"epoch": self.epoch + 1, "step": self.step + 1, "loss": str(loss), "keys": keys}
+        if self.setup.group.leads:
+            files.write_json(path, about)
+        named = ", ".join(map(repr, keys[:3])) + (", ..." if len(keys) > 3 else "")
+        return TrainingError(
+            f"the loss is {loss} in epoch {self.epoch + 1}, step {self.step + 1}, with the images "
+            f"{named} ({path} names all {len(keys)}): lower --lr, or clip gradients with "
+            "--clip-grad 0.5"
+        )
+
+    def _close_epoch(self) -> None:
+        """Validates, keeps the best weights, and saves."""
+        setup, result = self.setup, self.result
+        train = _computed(self._metrics, "train")
+        val = self.evaluate("val")
         row = {
-            "epoch": epoch + 1,
-            "lr": setup.lr * setup.schedule(epoch),
+            "epoch": self.epoch + 1,
+            "lr": setup.lr * setup.schedule(self.epoch),
             **{f"train_{k}": v for k, v in train.items()},
             **{f"val_{k}": v for k, v in val.items()},
-            "seconds": round(time.perf_counter() - began, 3),
+            "seconds": round(time.perf_counter() - self._began, 3),
         }
         result.history.append(row)
         loss = val["loss"] if math.isfinite(val["loss"]) else math.inf
-        if loss < result.best_loss or not best:
-            result.best_loss, result.best_epoch = loss, epoch + 1
-            best = {k: v.detach().clone() for k, v in setup.model.state_dict().items()}
-        stops = [r.after_epoch(epoch + 1, row) for r in setup.regularizers]
+        if loss < result.best_loss or not self._best:
+            result.best_loss, result.best_epoch = loss, self.epoch + 1
+            with self._evaluated():
+                self._best = {k: v.detach().clone() for k, v in setup.model.state_dict().items()}
+        stops = [r.after_epoch(self.epoch + 1, row) for r in setup.regularizers]
         result.stopped_early = any(stops)
-        curves.save_history(folder / "history.csv", result.history)
-        _checkpoint(setup, folder, optimizer, result, best)
-        setup.on_epoch(row)
-    if not math.isfinite(result.best_loss):
-        raise TrainingError("the validation loss was never finite: lower --lr, or clip gradients")
-    setup.model.load_state_dict(best)
-    curves.save_curves(folder / "curves.png", result.history, setup.title)
-    return result
+        if isinstance(setup.schedule, Schedule):
+            setup.schedule.after_epoch(self.epoch + 1, row)
+        self.epoch, self.step = self.epoch + 1, 0
+        self._metrics = setup.metrics(False)
+        if setup.group.leads:
+            curves.save_history(self.folder / "history.csv", result.history)
+        self._save()
+        for logger in setup.loggers:
+            logger.epoch(row)
+        setup.tell("epoch", row)
 
+    def evaluate(self, split: str) -> dict[str, float]:
+        """Loss and metrics over a split, each image once, with the weights that are to be saved."""
+        metrics, loss = self.measure(split)
+        return {**_computed(metrics, split), "loss": loss}
 
-def _checkpoint(
-    setup: Setup,
-    folder: Path,
-    optimizer: torch.optim.Optimizer,
-    result: Result,
-    best: dict[str, Tensor],
-) -> None:
-    checkpoints.save(
-        folder / "checkpoints",
-        result.history[-1]["epoch"],
-        setup.model,
-        optimizer,
-        {
-            "history": result.history,
-            "best_epoch": result.best_epoch,
-            "stopped_early": result.stopped_early,
-            "regularizers": [r.state_dict() for r in setup.regularizers],
-            "identity": setup.identity,
-        },
-        extra={f"best.{k}": v for k, v in best.items()},
-    )
+    def measure(self, split: str, *, full: bool = False) -> tuple[Metrics, float]:
+        """The same, not computed yet.
 
+        Args:
+            split: of the task.
+            full: with the metrics that take long.
 
-def _set_trained(setup: Setup, *, frozen: bool) -> None:
-    if frozen:
-        freeze.unfreeze(setup.model, (), 0)
-    else:
-        setup.unfreeze()
+        Returns:
+            the metrics, whose own loss is not set, and the loss.
+        """
+        setup = self.setup
+        stepper = self._stepper or Stepper(
+            model=setup.model,
+            forward=self._forward,
+            loss=setup.loss,
+            optimizer=torch.optim.SGD([torch.zeros(1)], lr=0.0),  # makes no step
+            regularizers=(),
+            device=setup.device,
+            group=Group(),
+            bfloat16=setup.bfloat16,
+            micro_batch=self.micro_batch,
+        )
+        loss = Loss(attribute_weight=setup.loss.attribute_weight)
+        metrics = setup.metrics(full)
+        sums = torch.zeros(4, dtype=torch.float64)
+        with self._evaluated():
+            setup.model.eval()
+            for batch in self.task.batches(split):
+                if len(batch.targets):
+                    outputs = stepper.evaluate(batch.inputs)
+                    targets = batch.targets.to(setup.device)
+                    norms = loss.norms(targets)
+                    parts = loss.parts(outputs, targets).double().cpu()
+                    sums += torch.cat([parts, norms.double()])
+                    metrics.update(outputs, targets, 0.0, len(targets))
+        sums = setup.group.summed(sums)
+        return metrics, float((sums[:2] / sums[2:].clamp(min=1e-12)).sum())
 
+    @contextmanager
+    def _evaluated(self) -> Iterator[None]:
+        """The model has the weights that a regularizer wants validated and saved."""
+        model = self.setup.model
+        other: dict[str, Tensor] = {}
+        for regularizer in self.setup.regularizers:
+            other |= regularizer.evaluated(model) or {}
+        state = model.state_dict()
+        own = {name: state[name].detach().clone() for name in other}
+        model.load_state_dict(other, strict=False)
+        try:
+            yield
+        finally:
+            model.load_state_dict(own, strict=False)
 
-def _epoch(
-    setup: Setup, task: Task, optimizer: torch.optim.Optimizer, epoch: int
-) -> dict[str, float]:
-    metrics = Metrics(setup.classes, setup.device)
-    steps = task.steps()
-    trained = [p for p in setup.model.parameters() if p.requires_grad]
-    freeze.train_mode(setup.model)
-    for step, (inputs, targets, names) in enumerate(task.train_batches(epoch)):
-        if not len(targets):
-            continue
-        for group in optimizer.param_groups:
-            group["lr"] = setup.lr * setup.schedule(epoch + step / steps)
-        inputs, targets = inputs.to(setup.device), targets.to(setup.device)
-        aims = Targets(category=targets)
-        for regularizer in setup.regularizers:
-            inputs, aims = regularizer.on_batch(inputs, aims)
-        outputs = task.forward(inputs)
-        loss = setup.loss(outputs, aims, setup.loss.norms(aims))
-        total = loss
-        for regularizer in setup.regularizers:
-            penalty = regularizer.penalty(setup.model.head, outputs)
-            if penalty is not None:
-                total = total + penalty
-        if not math.isfinite(total.item()):
-            raise TrainingError(
-                f"the loss is {total.item()} in epoch {epoch + 1}, step {step + 1} ({names}): "
-                "lower --lr, or clip gradients with --clip-grad 0.5"
+    def _save(self) -> None:
+        setup, stepper, result = self.setup, self._stepper, self.result
+        assert stepper is not None
+        randoms = setup.group.gathered(Random.now())
+        extra = {f"best.{k}": v for k, v in self._best.items()}
+        if self.step:
+            extra |= {f"metrics.{k}": v for k, v in self._metrics.state_dict().items()}
+        states: list[Mapping[str, Any]] = []
+        for number, regularizer in enumerate(setup.regularizers):
+            values = regularizer.state_dict()
+            tensors = {k: v for k, v in values.items() if isinstance(v, Tensor)}
+            extra |= {f"regularizer.{number}.{k}": v for k, v in tensors.items()}
+            states.append({k: v for k, v in values.items() if k not in tensors})
+        schedule = setup.schedule.state_dict() if isinstance(setup.schedule, Schedule) else {}
+        if setup.group.leads:
+            self._path = checkpoints.save(
+                self.folder / "checkpoints",
+                self.epoch,
+                self.step,
+                setup.model,
+                stepper.optimizer,
+                {
+                    "history": result.history,
+                    "best_epoch": result.best_epoch,
+                    "stopped_early": result.stopped_early,
+                    "regularizers": states,
+                    "schedule": schedule,
+                    "identity": setup.identity,
+                    "micro_batch": self.micro_batch,
+                },
+                extra=extra,
+                randoms=randoms,
             )
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]  # torch's is not annotated
-        for regularizer in setup.regularizers:
-            regularizer.on_gradients(trained)
-        optimizer.step()
-        for regularizer in setup.regularizers:
-            regularizer.after_step(setup.model)
-        metrics.update(outputs.logits, targets, loss)
-        setup.on_step(step + 1, steps, loss.item())
-    setup.model.eval()
-    return _computed(metrics, "train")
+        setup.group.wait()
+        self._saved = time.monotonic()
 
+    def _restore(self) -> Checkpoint:
+        setup = self.setup
+        restored = checkpoints.load_last(self.folder / "checkpoints")
+        state = restored.state
+        if state["identity"] != setup.identity:
+            raise UsageError(
+                f"--resume: {self.folder} was begun on other data or with another backbone: start "
+                "anew without --resume"
+            )
+        self.epoch, self.step = state["epoch"], state["step"]
+        kept = ("history", "best_epoch", "stopped_early")
+        self.result = Result(**{k: state[k] for k in kept})
+        losses = [row["val_loss"] for row in self.result.history]
+        self.result.best_loss = min((v for v in losses if math.isfinite(v)), default=math.inf)
+        if setup.micro_batch is None:
+            self.micro_batch = state["micro_batch"]
+        checkpoints.restore_model(restored, setup.model)
+        self._best = restored.part("best.")
+        if self.step:
+            self._metrics.load_state_dict(restored.part("metrics."))
+        for number, (regularizer, values) in enumerate(
+            zip(setup.regularizers, state["regularizers"], strict=True)
+        ):
+            regularizer.load_state_dict({**values, **restored.part(f"regularizer.{number}.")})
+        if isinstance(setup.schedule, Schedule):
+            setup.schedule.load_state_dict(state["schedule"])
+        setup.tell("resumed", {"epoch": self.epoch + 1, "step": self.step + 1})
+        return restored
 
-def evaluate(setup: Setup, task: Task, split: str) -> dict[str, float]:
-    """Loss and accuracies over a split, in evaluation mode."""
-    metrics = Metrics(setup.classes, setup.device)
-    setup.model.eval()
-    with torch.inference_mode():
-        for inputs, targets, _ in task.batches(split):
-            if len(targets):
-                outputs = task.forward(inputs.to(setup.device))
-                metrics.update(outputs.logits, targets.to(setup.device))
-    return _computed(metrics, split)
+    def _stop(self, number: int) -> None:
+        """Ends a run that has just been saved."""
+        where = f"behind epoch {self.epoch}"
+        if self.step:
+            where = f"in epoch {self.epoch + 1}, behind step {self.step} of {self.task.steps()}"
+        raise StoppedError(
+            f"stopped {where}: all of it is saved; the same command with --resume --name "
+            f"{self.folder.name} goes on from there",
+            number,
+        )
 
 
 def _computed(metrics: Metrics, split: str) -> dict[str, float]:
-    if not metrics.items:
+    found = metrics.compute()
+    if not found:
         raise TrainingError(f"none of the {split} images can be used: pack the catalogue again")
-    return metrics.compute()
+    return found

@@ -6,9 +6,11 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
+
+from fashionbatch.models.build import Outputs
+from fashionbatch.training.targets import Targets
 
 TOP_K = (1, 3, 5)
 
@@ -32,26 +34,34 @@ class Metrics:
             for k in TOP_K
         }
 
-    def update(self, logits: Tensor, targets: Tensor, loss: Tensor | None = None) -> None:
-        """Adds a batch.
-
-        Args:
-            logits: float ``[N, classes]``.
-            targets: int64 ``[N]``.
-            loss: mean over the batch, where it is known already; else the cross-entropy.
-        """
-        self.items += len(targets)
-        logits = logits.detach()
-        if loss is None:
-            loss = functional.cross_entropy(logits, targets)
-        self.finite = self.finite and bool(loss.isfinite())
-        self.loss.update(loss.detach(), weight=len(targets))
+    def update(self, outputs: Outputs, targets: Targets, loss: float, weight: int) -> None:
+        self.items += weight
+        self.finite = self.finite and math.isfinite(loss)
+        self.loss.update(loss, weight=weight)
         for metric in self.top.values():
-            metric.update(logits, targets)
+            metric.update(outputs.logits, targets.category)
 
     def compute(self) -> dict[str, float]:
-        """``{"loss", "top1", "top3", "top5"}``."""
+        if not self.items:
+            return {}
         top = {name: float(metric.compute()) for name, metric in self.top.items()}
         # the mean leaves a NaN out; it must show instead
         loss = float(self.loss.compute()) if self.finite else math.nan
         return {"loss": loss, **top}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        found = {"items": torch.tensor(self.items)}
+        for name, metric in {"loss": self.loss, **self.top}.items():
+            for key in metric._defaults:
+                found[f"{name}.{key}"] = getattr(metric, key)
+        return found
+
+    def load_state_dict(self, state) -> None:
+        self.items = int(state["items"])
+        for name, metric in {"loss": self.loss, **self.top}.items():
+            for key in metric._defaults:
+                setattr(metric, key, state[f"{name}.{key}"])
+            metric._update_count = 1
+
+    def per_class(self):
+        return []

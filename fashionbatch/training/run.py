@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import tomli_w
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fashionbatch import files, registry
+from fashionbatch.config import TrainConfig
 from fashionbatch.errors import TrainingError, UsageError
 from fashionbatch.models import card as cards
 from fashionbatch.models import freeze
@@ -24,15 +25,24 @@ from fashionbatch.parse import parse_choice, parse_options, parse_unfreeze
 from fashionbatch.specs import OptimizerSpec
 from fashionbatch.training import bottleneck, loop
 from fashionbatch.training.checkpoint import seed_everything
-from fashionbatch.training.finetune import Finetune
+from fashionbatch.training.images import Images
 from fashionbatch.training.job import Job
+from fashionbatch.training.labels import balanced_weights
+from fashionbatch.training.logger import Logger
+from fashionbatch.training.metrics import Metrics
+from fashionbatch.training.schedule import with_warmup
+from fashionbatch.training.targets import Loss
+from fashionbatch.training.task import Task
+
+#: metrics that a result names beside the loss, by the first task
+_SHOWN = {"category": ("top1", "top3"), "attributes": ("attr_recall3", "attr_recall5", "attr_map")}
 
 #: a set-up run tells of itself: (event, values)
 Tell = Callable[[str, dict[str, Any]], None]
 
 
 def train(job: Job, folder: Path, tell: Tell) -> dict[str, Any]:
-    """Trains, tests the best epoch and writes the run.
+    """Trains, measures the best epoch and writes the run.
 
     Args:
         job: as prepared.
@@ -40,28 +50,81 @@ def train(job: Job, folder: Path, tell: Tell) -> dict[str, Any]:
         tell: gets ``("epoch", row)``, ``("step", ...)``, ``("features", ...)`` as they happen.
 
     Returns:
-        ``{"run", "epochs", "best_epoch", "val", "test", "trainable_parameters"}``.
+        ``{"run", "epochs", "best_epoch", "val", "test", "trainable_parameters"}``; in the other
+        processes of a distributed training, too.
+
+    Raises:
+        TrainingError: it cannot go on; what was reached is in the checkpoints.
+        StoppedError: a signal asked for it; likewise.
     """
-    config = job.config
+    config, group = job.config, job.group
     began = time.perf_counter()
     values = {k: v for k, v in config.to_json().items() if v is not None}
     if config.resume:
         _refuse_other(values, folder)
-    files.write(folder / "config.toml", tomli_w.dumps(values))
+    if group.leads:
+        files.write(folder / "config.toml", tomli_w.dumps(values))
     task, failed = _task(job, folder, tell)
-    seed_everything(config.seed)  # computing features draws, reusing them does not
-    setup = _setup(job, tell, folder.name)
-    result = loop.run(setup, task, folder, resume=config.resume)
-    metrics = {
-        split: loop.evaluate(setup, task, split) for split in ("val", "test") if split in job.rows
+    # computing features draws, reusing them does not; each process drops and mixes for itself
+    seed_everything(config.seed + group.rank)
+    loggers = _loggers(job, folder) if group.leads else []
+    try:
+        for logger in loggers:
+            logger.start(config.to_json(), job.plan())
+        training = loop.Loop(_setup(job, tell, folder.name, loggers), task, folder)
+        result = training.run(resume=config.resume)
+        metrics = _measured(job, training)
+    finally:
+        for logger in loggers:
+            logger.close()
+    trainable = freeze.trainable_parameters(job.model)
+    failed = {row: text for share in group.gathered(failed) for row, text in share.items()}
+    if group.leads:
+        files.write_json(folder / "metrics.json", metrics)
+        _save(job, folder, result, metrics, failed)
+    group.wait()
+    for row, reason in list(failed.items())[:3]:
+        tell("failed", {"name": job.shards.name(row), "reason": reason})
+    if len(failed) > 3:
+        tell("failed", {"name": f"{len(failed) - 3} more", "reason": "see model.json"})
+    tell("done", {"seconds": time.perf_counter() - began})
+    names = ("loss", *_SHOWN[job.tasks[0]])
+    picked = {split: {k: round(values[k], 6) for k in names} for split, values in metrics.items()}
+    return {
+        "run": str(folder),
+        "epochs": len(result.history),
+        "best_epoch": result.best_epoch,
+        "val": picked["val"],
+        "test": picked.get("test"),
+        "trainable_parameters": trainable,
     }
-    job_trainable = freeze.trainable_parameters(job.model)
+
+
+def _measured(job: Job, training: loop.Loop) -> dict[str, dict[str, Any]]:
+    """Every metric of the best epoch, per split."""
+    found: dict[str, dict[str, Any]] = {}
+    for split in ("val", "test"):
+        if split in job.rows:
+            metrics, loss = training.measure(split, full=True)
+            computed = {**metrics.compute(), "loss": loss}
+            found[split] = {**computed, "per_class": metrics.per_class()}
+    return found
+
+
+def _save(
+    job: Job,
+    folder: Path,
+    result: loop.Result,
+    metrics: Mapping[str, Mapping[str, Any]],
+    failed: Mapping[int, str],
+) -> None:
+    plain = {s: {k: v for k, v in m.items() if k != "per_class"} for s, m in metrics.items()}
     card = ModelCard(
         backbone=job.component.provenance,
         head=job.head,
-        classes=job.shards.classes,
+        classes=job.classes,
         preprocessing=job.preprocessing,
-        metrics={"best_epoch": result.best_epoch, **metrics},
+        metrics={"best_epoch": result.best_epoch, **plain},
         lineage={
             "data": str(job.shards.path),
             "data_fingerprint": job.shards.manifest.fingerprint,
@@ -72,23 +135,6 @@ def train(job: Job, folder: Path, tell: Tell) -> dict[str, Any]:
         },
     )
     cards.save(folder, job.model, card)
-    for row, reason in list(failed.items())[:3]:
-        tell("failed", {"name": job.shards.name(row), "reason": reason})
-    if len(failed) > 3:
-        tell("failed", {"name": f"{len(failed) - 3} more", "reason": "see model.json"})
-    tell("done", {"seconds": time.perf_counter() - began})
-    picked = {
-        split: {k: round(values[k], 6) for k in ("loss", "top1", "top3")}
-        for split, values in metrics.items()
-    }
-    return {
-        "run": str(folder),
-        "epochs": len(result.history),
-        "best_epoch": result.best_epoch,
-        "val": picked["val"],
-        "test": picked.get("test"),
-        "trainable_parameters": job_trainable,
-    }
 
 
 def _refuse_other(values: Mapping[str, Any], folder: Path) -> None:
@@ -100,7 +146,10 @@ def _refuse_other(values: Mapping[str, Any], folder: Path) -> None:
         raise TrainingError(
             f"--resume: {path} cannot be read ({error}): start the run again without --resume"
         ) from error
-    free = {"epochs", "device", "workers", "name", "output", "exist_ok", "resume"}
+    free = {
+        "epochs", "device", "workers", "name", "output", "exist_ok", "resume", "micro_batch",
+        "checkpoint_minutes", "logger",
+    }  # fmt: skip
     changed = [
         "--" + k.replace("_", "-")
         for k in dict.fromkeys([*begun, *values])
@@ -113,20 +162,21 @@ def _refuse_other(values: Mapping[str, Any], folder: Path) -> None:
         )
 
 
-def _task(job: Job, folder: Path, tell: Tell) -> tuple[loop.Task, dict[int, str]]:
+def _task(job: Job, folder: Path, tell: Tell) -> tuple[Task, dict[int, str]]:
     config = job.config
     if config.mode == "finetune":
-        finetune = Finetune(
+        images = Images(
             model=job.model,
             shards=job.shards,
+            labels=job.labels,
             rows=job.rows,
+            sampling=job.sampling(),
             preprocessing=job.preprocessing,
-            batch_size=config.batch_size,
             augment=config.augment,
-            seed=config.seed,
             workers=job.workers,
+            group=job.group,
         )
-        return finetune, finetune.failed
+        return images, images.failed
     everything = np.unique(np.concatenate(list(job.rows.values())))
     key = files.fingerprint(
         {
@@ -171,46 +221,94 @@ def _task(job: Job, folder: Path, tell: Tell) -> tuple[loop.Task, dict[int, str]
     return task, dict(features.failed)
 
 
-def _setup(job: Job, tell: Tell, title: str) -> loop.Setup:
+def _setup(job: Job, tell: Tell, title: str, loggers: Sequence[Logger]) -> loop.Setup:
     config = job.config
     assert config.unfreeze is not None
     assert config.freeze_epochs is not None
     count = parse_unfreeze(config.unfreeze)
-    name, options = parse_choice(config.sched)
-    schedule = registry.create(registry.find("schedule", name), config.epochs, **options)
     regularizers = []
     for text in config.regularizers:
         name, options = parse_choice(text)
-        regularizers.append(registry.create(registry.find("regularizer", name), **options))
-    optimizer = registry.find("optimizer", config.opt)
-    assert isinstance(optimizer.spec, OptimizerSpec)
-    common = {"momentum": config.momentum, "weight_decay": config.weight_decay}
-    opt_options = {k: v for k, v in common.items() if k in optimizer.spec.options}
-    opt_options |= parse_options(config.opt_kwargs, "--opt-kwargs")
-
-    def make(parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-        made: torch.optim.Optimizer = registry.create(optimizer, parameters, lr=lr, **opt_options)
-        return made
-
+        regularizer = registry.create(registry.find("regularizer", name), **options)
+        try:
+            regularizer.on_model(job.model)
+        except ValueError as error:
+            raise UsageError(f"--regularizer {text}: {error}") from error
+        regularizers.append(regularizer)
+    loss = Loss(
+        class_weights=_class_weights(job),
+        attribute_weight=config.attribute_weight,
+    )
     return loop.Setup(
         model=job.model,
-        optimizer=make,
-        schedule=schedule,
+        optimizer=_optimizers(config),
+        parameters=lambda: freeze.parameter_groups(job.model, job.blocks, config.layer_decay),
+        schedule=_schedule(config),
         lr=config.lr,
+        loss=loss,
         regularizers=regularizers,
+        metrics=lambda full: Metrics(len(job.classes), job.device),
         epochs=config.epochs,
         freeze_epochs=config.freeze_epochs,
         unfreeze=lambda: freeze.unfreeze(job.model, job.blocks, count),
-        classes=len(job.shards.classes),
         device=job.device,
+        group=job.group,
+        bfloat16=_is_bfloat16(config.precision, job.device),
+        compile=config.compile,
+        micro_batch=config.micro_batch,
+        checkpoint_minutes=config.checkpoint_minutes,
         identity={
             "data": job.shards.manifest.fingerprint,
             "backbone": job.component.provenance,
         },
         title=title,
-        on_epoch=lambda row: tell("epoch", row),
-        on_step=lambda step, steps, loss: tell("step", {"step": step, "of": steps, "loss": loss}),
+        loggers=loggers,
+        tell=tell,
     )
+
+
+def _schedule(config: TrainConfig) -> Callable[[float], float]:
+    name, options = parse_choice(config.sched)
+    made: Callable[[float], float] = registry.create(
+        registry.find("schedule", name), config.epochs, **options
+    )
+    return with_warmup(made, config.warmup_epochs)
+
+
+def _optimizers(
+    config: TrainConfig,
+) -> Callable[[loop.ParameterGroups, float, bool], torch.optim.Optimizer]:
+    def make(parameters: loop.ParameterGroups, lr: float, frozen: bool) -> torch.optim.Optimizer:
+        component = registry.find("optimizer", config.opt)
+        assert isinstance(component.spec, OptimizerSpec)
+        common = {"momentum": config.momentum, "weight_decay": config.weight_decay}
+        options = {k: v for k, v in common.items() if k in component.spec.options}
+        options |= parse_options(config.opt_kwargs, "--opt-kwargs")
+        made: torch.optim.Optimizer = registry.create(component, parameters, lr=lr, **options)
+        return made
+
+    return make
+
+
+def _class_weights(job: Job) -> Tensor | None:
+    if job.config.class_weights == "none":
+        return None
+    weights = balanced_weights(job.labels.class_counts(job.rows["train"]))
+    return torch.from_numpy(weights).float().to(job.device)
+
+
+def _loggers(job: Job, folder: Path) -> list[Logger]:
+    made = []
+    for text in job.config.logger:
+        name, options = parse_choice(text)
+        made.append(registry.create(registry.find("logger", name), folder, **options))
+    return made
+
+
+def _is_bfloat16(precision: str, device: torch.device) -> bool:
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return precision == "bfloat16"
 
 
 def _hash_of(module: nn.Module) -> str:

@@ -36,3 +36,7 @@ class Schedule:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back :meth:`state_dict`."""
+
+
+def with_warmup(schedule, epochs):
+    return schedule

@@ -103,42 +103,39 @@ class Loss:
             attributes = targets.known.sum()
         return torch.stack([category.float().cpu(), attributes.float().cpu()])
 
-    def __call__(self, outputs: Outputs, targets: Targets, norms: Tensor) -> Tensor:
-        """The part that these items have in the loss.
-
-        Args:
-            outputs: of the model, in float32.
-            targets: of the same items.
-            norms: of all items that make one step.
-
-        Returns:
-            a scalar.
-        """
-        total = outputs.logits.new_zeros(())
-        category, attributes = norms.tolist()
-        if targets.category is not None and category:
+    def parts(self, outputs: Outputs, targets: Targets) -> Tensor:
+        """float32 ``[2]``: the sums of the category's and the attributes' losses of these items."""
+        category = attributes = outputs.logits.new_zeros(())
+        if targets.category is not None:
             aims = targets.category
             if aims.is_floating_point():
                 weighted = aims if self.class_weights is None else aims * self.class_weights
-                total = total - (weighted * outputs.logits.log_softmax(dim=1)).sum() / category
+                category = -(weighted * outputs.logits.log_softmax(dim=1)).sum()
             else:
-                total = (
-                    total
-                    + functional.cross_entropy(
-                        outputs.logits,
-                        aims,
-                        weight=self.class_weights,
-                        ignore_index=UNKNOWN,
-                        reduction="sum",
-                    )
-                    / category
+                category = functional.cross_entropy(
+                    outputs.logits,
+                    aims,
+                    weight=self.class_weights,
+                    ignore_index=UNKNOWN,
+                    reduction="sum",
                 )
-        if targets.attributes is not None and attributes:
+        if targets.attributes is not None:
             assert targets.known is not None
             each = functional.binary_cross_entropy_with_logits(
                 outputs.attributes, targets.attributes, reduction="none"
             )
             # where, not a product: what is not known must not carry an infinity in either
-            masked = torch.where(targets.known, each, 0.0).sum()
-            total = total + self.attribute_weight * masked / attributes
-        return total
+            attributes = self.attribute_weight * torch.where(targets.known, each, 0.0).sum()
+        return torch.stack([category, attributes])
+
+    def __call__(self, outputs: Outputs, targets: Targets, norms: Tensor) -> Tensor:
+        """The part that these items have in the loss: a scalar.
+
+        Args:
+            outputs: of the model, in float32.
+            targets: of the same items.
+            norms: of all items that make one step.
+        """
+        # where nothing is known, there is nothing to divide
+        scale = torch.where(norms > 0, 1 / norms.clamp(min=1e-12), 0.0)
+        return (self.parts(outputs, targets) * scale.to(outputs.logits.device)).sum()

@@ -18,6 +18,7 @@ from fashionbatch.models import card as cards
 from fashionbatch.models.build import Classifier
 from fashionbatch.specs import RegularizerSpec
 from fashionbatch.training.regularizer import Regularizer
+from fashionbatch.training.targets import Targets
 
 
 def weights(folder):
@@ -38,7 +39,7 @@ def test_run_folder(train, tmp_path):
     result = train(epochs=3)
     folder = tmp_path / "run"
     assert sorted(p.name for p in folder.iterdir()) == [
-        "checkpoints", "config.toml", "curves.png", "history.csv",
+        "checkpoints", "config.toml", "curves.png", "history.csv", "metrics.json",
         "model.json", "model.safetensors",
     ]  # fmt: skip
     kept = sorted(p.name for p in (folder / "checkpoints").iterdir())
@@ -281,8 +282,11 @@ def test_bottleneck_refuses_unfreeze(train, tmp_path):
 
 def test_loss_that_is_not_finite(train, tmp_path):
     """A loss that is not finite ends training, names the images, and leaves no run behind."""
-    with pytest.raises(TrainingError, match=r"8 images, '.*' to '.*'") as error:
+    with pytest.raises(TrainingError, match=r"loss is (nan|inf) in epoch 1, step 2") as error:
         train(lr=1e30, opt="sgd")
+    about = json.loads((tmp_path / "run.not-finite.json").read_text())
+    assert (about["epoch"], about["step"], len(about["keys"])) == (1, 2, 8)
+    assert all(repr(key) in str(error.value) for key in about["keys"][:3])
     assert "--lr" in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
@@ -324,8 +328,7 @@ def test_third_party_regularizer(train, monkeypatch):
     class Spy(Regularizer):
         def on_batch(self, images, targets):
             calls.append("on_batch")
-            soft = torch.nn.functional.one_hot(targets, 10).float()
-            return images.float() * 0, soft
+            return images.float() * 0, Targets(category=targets.shares(10))
 
         def penalty(self, head, outputs):
             calls.append("penalty")

@@ -1,0 +1,79 @@
+"""Online training: images through the whole network, the frozen part included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from fashionbatch.models.build import Classifier, Outputs
+from fashionbatch.pipeline.batches import Order, batches
+from fashionbatch.shards.read import ShardSet
+from fashionbatch.specs import Preprocessing
+from fashionbatch.training.distributed import Group
+from fashionbatch.training.labels import Labels
+from fashionbatch.training.sampling import Sampling
+from fashionbatch.training.task import TrainingBatch
+
+
+@dataclass(kw_only=True)
+class Images:
+    """A :class:`fashionbatch.training.task.Task` over images.
+
+    Attributes:
+        model: what is trained.
+        shards: the data set.
+        labels: what its images ought to be.
+        rows: of the splits that are only looked at.
+        sampling: of the training images.
+        preprocessing: fits the images.
+        augment: of the training images.
+        workers: processes that decode.
+        group: the processes that share each batch.
+        failed: images that could not be used so far, by row.
+    """
+
+    model: Classifier
+    shards: ShardSet
+    labels: Labels
+    rows: Mapping[str, npt.NDArray[np.int64]]
+    sampling: Sampling
+    preprocessing: Preprocessing
+    augment: str
+    workers: int
+    group: Group = field(default_factory=Group)
+    failed: dict[int, str] = field(default_factory=dict)
+
+    def steps(self) -> int:
+        """See :class:`fashionbatch.training.task.Task`."""
+        return self.sampling.steps()
+
+    def train_batches(self, epoch: int, start: int = 0) -> Iterator[TrainingBatch]:
+        """See :class:`fashionbatch.training.task.Task`."""
+        rank, world = self.group.rank, self.group.world
+        seed = (self.sampling.seed, epoch) if world == 1 else (self.sampling.seed, epoch, rank)
+        shares = [rows[rank::world] for rows in self.sampling.epoch(epoch)]
+        return self._batches(Order(batches=shares, start=start, augment=self.augment, seed=seed))
+
+    def batches(self, split: str) -> Iterator[TrainingBatch]:
+        """See :class:`fashionbatch.training.task.Task`."""
+        rows = self.rows[split][self.group.rank :: self.group.world]
+        size = max(1, self.sampling.batch_size // self.group.world)
+        return self._batches(Order.sequential(rows, size))
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Outputs:
+        """See :class:`fashionbatch.training.task.Task`."""
+        outputs: Outputs = self.model(inputs[0])
+        return outputs
+
+    def _batches(self, order: Order) -> Iterator[TrainingBatch]:
+        for batch in batches(self.shards, order, self.preprocessing, workers=self.workers):
+            self.failed.update((row, str(error)) for row, error in batch.failures)
+            yield TrainingBatch(
+                inputs=(batch.images,),
+                targets=self.labels(batch.rows),
+                keys=tuple(self.shards.name(int(row)) for row in batch.rows),
+            )

@@ -1,0 +1,239 @@
+"""One optimizer step over a batch of any size: in pieces where memory is short."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fashionbatch.errors import TrainingError
+from fashionbatch.models.build import Classifier, Outputs
+from fashionbatch.training.distributed import Group
+from fashionbatch.training.regularizer import Regularizer
+from fashionbatch.training.targets import Loss, Targets
+from fashionbatch.training.task import Task, TrainingBatch
+
+#: how the CPU's allocator says that there is no memory left
+_NO_MEMORY = ("can't allocate memory", "not enough memory")
+
+
+class NotFiniteError(TrainingError):
+    """The loss of a batch is NaN or infinite.
+
+    Args:
+        loss: what it is.
+    """
+
+    def __init__(self, loss: float) -> None:
+        super().__init__(f"the loss is {loss}")
+        self.loss = loss
+
+
+class Forward(nn.Module):
+    """What a task runs, as a module: for torch's wrappers, which want one.
+
+    Args:
+        model: whose parameters are used.
+        task: says what of it runs.
+    """
+
+    def __init__(self, model: Classifier, task: Task) -> None:
+        super().__init__()
+        self.model = model
+        self._run = task.forward
+
+    def forward(self, *inputs: Tensor) -> Outputs:
+        """See :class:`fashionbatch.training.task.Task`."""
+        return self._run(inputs)
+
+
+@dataclass(kw_only=True)
+class Stepper:
+    """Makes steps of one optimizer; a new one is made when other parameters are trained.
+
+    Attributes:
+        model: on its device.
+        forward: runs it on the inputs of a task, perhaps compiled.
+        loss: of outputs and targets.
+        optimizer: over the parameters that are trained.
+        regularizers: in the order given.
+        device: of the model.
+        group: the processes that share a step.
+        bfloat16: run the network in mixed precision.
+        micro_batch: most items worked off at a time; halved when memory runs out.
+        on_memory: told the new size then.
+    """
+
+    model: Classifier
+    forward: nn.Module
+    loss: Loss
+    optimizer: torch.optim.Optimizer
+    regularizers: Sequence[Regularizer]
+    device: torch.device
+    group: Group
+    bfloat16: bool
+    micro_batch: int | None = None
+    on_memory: Callable[[int], None] = field(default=lambda size: None)
+
+    def __post_init__(self) -> None:
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self._wrapped: nn.Module = self.forward
+        if self.group.world > 1:
+            self._wrapped = DistributedDataParallel(
+                self.forward,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+            )
+
+    def step(self, batch: TrainingBatch, flags: Tensor) -> tuple[Outputs, float, Tensor]:
+        """Makes one step.
+
+        Args:
+            batch: this process's share; it may be empty.
+            flags: float32 ``[F]``, to be added up over the processes with the rest.
+
+        Returns:
+            the outputs of the share in float32, without gradients; the loss of the whole step
+            without penalties; and the flags' sums.
+
+        Raises:
+            NotFiniteError: the loss is not finite; nothing was changed.
+            TrainingError: a single image is too large for the memory, or a process was lost.
+        """
+        inputs = tuple(i.to(self.device, non_blocking=True) for i in batch.inputs)
+        targets = batch.targets.to(self.device)
+        for regularizer in self.regularizers:
+            first, targets = regularizer.on_batch(inputs[0], targets)
+            inputs = (first, *inputs[1:])
+        count = len(targets)
+        shared = self.group.summed(
+            torch.cat([self.loss.norms(targets), torch.tensor([float(count)]), flags])
+        )
+        norms, total = shared[:2], float(shared[2])
+        while True:
+            try:
+                outputs, loss, penalized = self._backward(inputs, targets, norms, total)
+                break
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_memory(error):
+                    raise
+                self._halve(count, error)
+        both = self.group.summed(torch.tensor([loss, penalized], dtype=torch.float64))
+        if not math.isfinite(float(both[1])):
+            raise NotFiniteError(float(both[1]))
+        for regularizer in self.regularizers:
+            regularizer.on_gradients(self.trained)
+        self.optimizer.step()
+        for regularizer in self.regularizers:
+            regularizer.after_step(self.model)
+        return outputs, float(both[0]), shared[3:]
+
+    def _backward(
+        self, inputs: tuple[Tensor, ...], targets: Targets, norms: Tensor, total: float
+    ) -> tuple[Outputs, float, float]:
+        """Adds up the gradients of all pieces; the loss's share, without and with penalties."""
+        self.optimizer.zero_grad(set_to_none=True)
+        pieces = self._pieces(len(targets))
+        found: list[Outputs] = []
+        plain = penalized = 0.0
+        for number, rows in enumerate(pieces):
+            last = number == len(pieces) - 1
+            with self._unsynced(last):
+                outputs = self._run(self._wrapped, tuple(i[rows] for i in inputs))
+                loss = self.loss(outputs, targets[rows], norms)
+                whole = loss
+                share = (rows.stop - rows.start) / total
+                for regularizer in self.regularizers:
+                    penalty = regularizer.penalty(self.model.head, outputs)
+                    if penalty is not None:
+                        whole = whole + penalty * share
+                # torch's wrapper takes the mean over the processes; ours is a sum of shares
+                (whole * self.group.world).backward()  # type: ignore[no-untyped-call]  # torch's is not annotated
+            plain += float(loss.detach())
+            penalized += float(whole.detach())
+            found.append(_detached(outputs))
+        return _joined(found), plain, penalized
+
+    def evaluate(self, inputs: tuple[Tensor, ...]) -> Outputs:
+        """The outputs for some inputs, in float32; the model is in evaluation mode."""
+        while True:
+            pieces = self._pieces(len(inputs[0]))
+            try:
+                with torch.inference_mode():
+                    return _joined(
+                        [
+                            self._run(self.forward, tuple(i[rows].to(self.device) for i in inputs))
+                            for rows in pieces
+                        ]
+                    )
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_memory(error):
+                    raise
+                self._halve(len(inputs[0]), error)
+
+    def _run(self, forward: nn.Module, inputs: tuple[Tensor, ...]) -> Outputs:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            outputs: Outputs = forward(*inputs)
+        return outputs._replace(
+            logits=outputs.logits.float(), attributes=outputs.attributes.float()
+        )
+
+    def _pieces(self, count: int) -> list[slice]:
+        """Nearly equal ones, because batch normalization cannot train on a single image."""
+        most = self.micro_batch or max(count, 1)
+        number = max(1, -(-count // most))
+        borders = [count * i // number for i in range(number + 1)]
+        return [slice(a, b) for a, b in itertools.pairwise(borders)]
+
+    def _unsynced(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are exchanged with the last piece only."""
+        if isinstance(self._wrapped, DistributedDataParallel) and not last:
+            waiting: AbstractContextManager[None] = self._wrapped.no_sync()
+            return waiting
+        return nullcontext()
+
+    def _halve(self, count: int, error: BaseException) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        now = min(self.micro_batch or count, count)
+        if now <= 1:
+            raise TrainingError(
+                "a single image is too large for the memory: choose a smaller --img-size or network"
+            ) from error
+        if self.group.world > 1:
+            # the other processes wait for this one's gradients, and cannot begin anew
+            raise TrainingError(
+                f"out of memory with {now} images at a time: give --micro-batch {-(-now // 2)}"
+            ) from error
+        self.micro_batch = -(-now // 2)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.on_memory(self.micro_batch)
+
+
+def _is_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(t in str(error) for t in _NO_MEMORY)
+
+
+def _detached(outputs: Outputs) -> Outputs:
+    return Outputs(
+        logits=outputs.logits.detach(),
+        attributes=outputs.attributes.detach(),
+        bottleneck=outputs.bottleneck.detach(),
+        dense=tuple(d.detach() for d in outputs.dense),
+    )
+
+
+def _joined(pieces: list[Outputs]) -> Outputs:
+    if len(pieces) == 1:
+        return pieces[0]
+    return Outputs(
+        logits=torch.cat([p.logits for p in pieces]),
+        attributes=torch.cat([p.attributes for p in pieces]),
+        bottleneck=torch.cat([p.bottleneck for p in pieces]),
+        dense=tuple(torch.cat(d) for d in zip(*(p.dense for p in pieces), strict=True)),
+    )

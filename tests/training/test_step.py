@@ -1,0 +1,123 @@
+"""A step in pieces is the step as a whole; memory that runs out makes the pieces smaller."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from fashionbatch.builtin.regularizers import L2Activity, L2Kernel
+from fashionbatch.errors import TrainingError
+from fashionbatch.models.build import Classifier, Head
+from fashionbatch.specs import HeadSpec, Preprocessing
+from fashionbatch.training.distributed import Group
+from fashionbatch.training.step import Forward, NotFiniteError, Stepper
+from fashionbatch.training.targets import Loss, Targets
+from fashionbatch.training.task import TrainingBatch
+
+
+class Narrow(nn.Module):
+    """A base that has memory for so many images at once, and counts its calls."""
+
+    def __init__(self, most: int, error: type[Exception] = torch.OutOfMemoryError) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.Tanh())
+        self.most, self.error = most, error
+        self.sizes: list[int] = []
+
+    def forward(self, images):
+        self.sizes.append(len(images))
+        if len(images) > self.most:
+            raise self.error("DefaultCPUAllocator: can't allocate memory: 1 bytes")
+        return self.net(images)
+
+
+def stepper(most: int, micro_batch: int | None = None, error=torch.OutOfMemoryError, **options):
+    torch.manual_seed(3)
+    base = Narrow(most, error)
+    model = Classifier(base, Head(6, 3, HeadSpec(hidden=(4,))), Preprocessing(size=2, resize=2))
+    task = type("Plain", (), {"forward": staticmethod(lambda inputs: model(inputs[0]))})()
+    told: list[int] = []
+    made = Stepper(
+        model=model, forward=Forward(model, task), loss=Loss(),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9),
+        regularizers=[L2Kernel(0.1), L2Activity(0.1)], device=torch.device("cpu"), group=Group(),
+        bfloat16=False, micro_batch=micro_batch, on_memory=told.append, **options,
+    )  # fmt: skip
+    return made, base, told
+
+
+def batch(rows: int = 10) -> TrainingBatch:
+    images = torch.rand(rows, 3, 2, 2, generator=torch.Generator().manual_seed(1)) * 255
+    category = torch.arange(rows) % 4 - 1
+    return TrainingBatch((images,), Targets(category=category), tuple(map(str, range(rows))))
+
+
+NO_FLAGS = torch.zeros(0)
+
+
+def weights_after(made: Stepper) -> list[torch.Tensor]:
+    for _ in range(3):
+        made.step(batch(), NO_FLAGS)
+    return [p.detach().clone() for p in made.model.parameters()]
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 4, 9, 10, 50])
+def test_pieces_make_the_same_step(micro_batch):
+    """Loss, penalties and gradients are those of the whole batch; a piece is never too large."""
+    whole, base, _ = stepper(99)
+    expected = weights_after(whole)
+    pieces, base, _ = stepper(99, micro_batch)
+    for a, b in zip(expected, weights_after(pieces), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+    assert max(base.sizes) <= micro_batch
+    outputs, loss, _ = pieces.step(batch(), NO_FLAGS)
+    again, plain, _ = whole.step(batch(), NO_FLAGS)
+    assert torch.allclose(outputs.logits, again.logits, atol=1e-5)
+    assert loss == pytest.approx(plain, abs=1e-6)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_out_of_memory_halves(error):
+    """The same effective batch in smaller pieces, on a GPU's and on the CPU's complaint."""
+    expected = weights_after(stepper(99)[0])
+    short, base, told = stepper(3, error=error)
+    for a, b in zip(expected, weights_after(short), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+    assert told == [5, 3]
+    assert base.sizes[:6] == [10, 5, 2, 3, 2, 3]
+
+
+def test_out_of_memory_in_validation_halves_too():
+    """Evaluation goes on in smaller pieces."""
+    short, _, told = stepper(6)
+    assert short.evaluate(batch().inputs).logits.shape == (10, 3)
+    assert told == [5]
+
+
+def test_one_image_too_many():
+    """Nothing can be halved any more: one line says what to change."""
+    with pytest.raises(TrainingError, match="--img-size"):
+        stepper(0)[0].step(batch(), NO_FLAGS)
+
+
+def test_other_errors_come_through():
+    """A bug is not taken for want of memory."""
+    made, base, _ = stepper(99)
+    base.net = nn.Linear(5, 5)
+    with pytest.raises(RuntimeError, match="shapes"):
+        made.step(batch(), NO_FLAGS)
+
+
+def test_loss_that_is_not_finite_changes_no_weight():
+    """The step is not made."""
+    made, _, _ = stepper(99)
+    with torch.no_grad():
+        made.model.head.dense[-1].bias[0] = float("nan")
+    before = copy.deepcopy(made.model.state_dict())
+    with pytest.raises(NotFiniteError):
+        made.step(batch(), NO_FLAGS)
+    for name, value in made.model.state_dict().items():
+        assert torch.equal(value.nan_to_num(), before[name].nan_to_num())
