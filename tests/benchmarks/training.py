@@ -1,0 +1,158 @@
+"""How fast training is, beside what it could be: prints one table, writes JSON.
+
+    uv run python tests/benchmarks/training.py FOLDER [--repeats N] [--limit N] [--backbone NAME]
+        [--weights imagenet|none] [--blocks N] [--epochs N] [--device cpu] [--json FILE]
+
+FOLDER is a data set made by ``fashionbatch shard``. Three comparisons, each of them side by side in
+one run, medians over the repeats:
+
+- the head on frozen features, computing them included, beside one predict pass over the same images;
+- ``--unfreeze blocks:N`` with ``--prefix-cache`` beside the loop without it, over all epochs,
+  computing the cache included; and an epoch of each once the cache is there;
+- a step of the loop end to end, reading, decoding and augmenting included, beside the same step on
+  a batch that lies on the device already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fashionbatch
+from fashionbatch.config import TrainConfig
+from fashionbatch.training import job as jobs
+from fashionbatch.training import run as runs
+from fashionbatch.training.loop import Loop
+from fashionbatch.training.task import TrainingBatch
+
+
+class Once:
+    """A task whose every batch is the first one, on the device."""
+
+    def __init__(self, task: Any, device: torch.device) -> None:
+        self.task = task
+        batch = next(iter(task.train_batches(0)))
+        self.batch = TrainingBatch(
+            tuple(i.to(device) for i in batch.inputs), batch.targets.to(device), batch.keys
+        )
+
+    def steps(self) -> int:
+        """As many as the real one's."""
+        return self.task.steps()
+
+    def train_batches(self, epoch: int, start: int = 0) -> Iterator[TrainingBatch]:
+        """The same one over and over."""
+        return (self.batch for _ in range(start, self.steps()))
+
+    def batches(self, split: str) -> Iterator[TrainingBatch]:
+        """One."""
+        return iter([self.batch])
+
+    def forward(self, inputs: tuple[torch.Tensor, ...]) -> Any:
+        """The real one's."""
+        return self.task.forward(inputs)
+
+
+def timed(task: Any) -> float:
+    began = time.perf_counter()
+    task()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--backbone", default="efficientnet-lite0")
+    parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--blocks", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    common: dict[str, Any] = {
+        "data": given.folder, "backbone": given.backbone, "weights": given.weights,
+        "limit": given.limit, "device": given.device, "exist_ok": True,
+    }  # fmt: skip
+    tuning = {
+        "epochs": given.epochs, "freeze_epochs": 0, "unfreeze": f"blocks:{given.blocks}",
+        "augment": "none",
+    }  # fmt: skip
+    times: dict[str, list[float]] = {}
+    top1: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch:
+        base = Path(scratch)
+
+        def train(name: str, **options: Any) -> dict[str, Any]:
+            seconds: list[float] = []
+            result = fashionbatch.train(
+                name=name, output=base / name, **common, **options,
+                tell=lambda e, v: seconds.append(v["seconds"]) if e == "epoch" else None,
+            )  # fmt: skip
+            times.setdefault(f"{name}, an epoch", []).append(statistics.median(seconds))
+            top1.setdefault(name, []).append(result["val"]["top1"])
+            return result
+
+        def predict(model: str) -> None:
+            for split in ("train", "val", "test"):
+                if split in splits:
+                    fashionbatch.predict(
+                        given.folder, model=model, split=split, limit=given.limit,
+                        device=given.device, output=base / f"{split}.h5", resume=False,
+                    )  # fmt: skip
+
+        splits = fashionbatch.open_shards(given.folder).manifest.splits
+        for repeat in range(given.repeats):
+            for folder in base.glob("*"):
+                shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+            began = time.perf_counter()
+            head = train("head", mode="bottleneck", epochs=30)
+            times.setdefault("head", []).append(time.perf_counter() - began)
+            times.setdefault("predict", []).append(timed(lambda run=head["run"]: predict(run)))
+            for name, cached in (("plain", False), ("cached", True)):
+                began = time.perf_counter()
+                train(name, prefix_cache=cached, seed=repeat, **tuning)
+                times.setdefault(name, []).append(time.perf_counter() - began)
+        config = TrainConfig(**common, **tuning, name="step", output=base)
+        job = jobs.prepare(config, given.folder)
+        task, _ = runs.make_task(job, base, lambda event, values: None)
+        tasks = {"step, end to end": task, "step, batch on the device": Once(task, job.device)}
+        for _ in range(given.repeats):
+            for name, chosen in tasks.items():
+                folder = base / "loop"
+                folder.mkdir()
+                loop = Loop(runs.make_setup(job, lambda e, v: None, "step", []), chosen, folder)
+                times.setdefault(name, []).append(loop.timed_epoch() / task.steps())
+                shutil.rmtree(folder)
+    median = {name: statistics.median(values) for name, values in times.items()}
+    print(f"{given.folder}, {given.backbone} ({given.weights}), blocks:{given.blocks}, "
+          f"{given.epochs} epochs, {given.repeats} repeats, {job.device}")  # fmt: skip
+    for name, seconds in median.items():
+        print(f"{name:32}{seconds:10.3f} s")
+    ratios = {
+        "head ÷ predict pass": median["head"] / median["predict"],
+        "plain ÷ cached, in all": median["plain"] / median["cached"],
+        "plain ÷ cached, an epoch": median["plain, an epoch"] / median["cached, an epoch"],
+        "synthetic ÷ end to end": median["step, batch on the device"] / median["step, end to end"],
+    }
+    for name, ratio in ratios.items():
+        print(f"{name:32}{ratio:10.3f}")
+    for name in ("plain", "cached"):
+        print(f"{name + ', val top-1':32}{', '.join(f'{v:.4f}' for v in top1[name])}")
+    if given.json:
+        given.json.write_text(json.dumps({"seconds": median, "ratios": ratios, "top1": top1}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
