@@ -153,8 +153,12 @@ class RandomErasing(Regularizer):
 
 def _drawn(alpha: float, count: int, device: torch.device) -> tuple[float, Tensor]:
     """λ of Beta(alpha, alpha), and the partner of each item."""
-    both = torch.tensor(alpha, dtype=torch.float64)  # a small alpha underflows in float32
-    share = torch.distributions.Beta(both, both).sample().item()
+    # G / (G + G') of two gammas, by logarithms: with a small alpha both round to 0. Gamma(alpha) is
+    # Gamma(alpha + 1) · U^(1 / alpha) (Marsaglia & Tsang 2000, section 6).
+    shape = torch.tensor([alpha + 1, alpha + 1], dtype=torch.float64)
+    gammas = torch.distributions.Gamma(shape, 1.0).sample()
+    logarithms = gammas.log() + torch.rand(2, dtype=torch.float64).log() / alpha
+    share = logarithms.softmax(dim=0)[0].item()
     return share, torch.randperm(count).to(device)
 
 
