@@ -9,6 +9,7 @@ from fashionbatch.hookspecs import hookimpl
 from fashionbatch.specs import (
     BackboneSpec,
     HeadSpec,
+    LoggerSpec,
     OptimizerSpec,
     Preprocessing,
     RegularizerSpec,
@@ -18,7 +19,6 @@ from fashionbatch.specs import (
 )
 
 _TORCHVISION = "fashionbatch.builtin.torchvision_networks"
-_REGULARIZERS = "fashionbatch.builtin.regularizers"
 _SCHEDULES = "fashionbatch.builtin.schedules"
 
 
@@ -58,18 +58,25 @@ def fashionbatch_backbones() -> Iterator[BackboneSpec]:
 
 @hookimpl
 def fashionbatch_optimizers() -> Iterator[OptimizerSpec]:
-    """The paper's three, and AdamW."""
-    both = ("momentum", "weight_decay")
+    """Those of torch.optim that train any network.
+
+    Left out: LBFGS (evaluates the loss several times a step), SparseAdam (sparse gradients only)
+    and Muon (matrices only).
+    """
+    decay = ("weight_decay",)
     for name, attribute, summary, options in (
-        ("sgd", "SGD", "stochastic gradient descent with momentum", both),
-        ("rmsprop", "RMSprop", "RMSProp (Hinton 2012)", ("weight_decay",)),
-        ("adam", "Adam", "Adam (Kingma & Ba 2015)", ("weight_decay",)),
-        (
-            "adamw",
-            "AdamW",
-            "Adam with decoupled weight decay (Loshchilov & Hutter 2019)",
-            ("weight_decay",),
-        ),
+        ("sgd", "SGD", "stochastic gradient descent with momentum", ("momentum", *decay)),
+        ("rmsprop", "RMSprop", "RMSProp (Hinton 2012)", decay),
+        ("adam", "Adam", "Adam (Kingma & Ba 2015)", decay),
+        ("adamw", "AdamW", "Adam with decoupled weight decay (Loshchilov & Hutter 2019)", decay),
+        ("adagrad", "Adagrad", "a rate for each weight by its past (Duchi et al. 2011)", decay),
+        ("adadelta", "Adadelta", "Adagrad that forgets, made for --lr 1 (Zeiler 2012)", decay),
+        ("adamax", "Adamax", "Adam with the largest gradient (Kingma & Ba 2015)", decay),
+        ("nadam", "NAdam", "Adam with Nesterov's momentum (Dozat 2016)", decay),
+        ("radam", "RAdam", "Adam with rectified first steps (Liu et al. 2020)", decay),
+        ("asgd", "ASGD", "gradient descent with a rate that falls (Polyak & Juditsky 1992)", decay),
+        ("rprop", "Rprop", "steps by the gradient's sign, for whole batches (Riedmiller 1993)", ()),
+        ("adafactor", "Adafactor", "Adam with little memory (Shazeer & Stern 2018)", decay),
     ):
         yield OptimizerSpec(
             name=name, factory=f"torch.optim:{attribute}", summary=summary, options=options
@@ -78,26 +85,66 @@ def fashionbatch_optimizers() -> Iterator[OptimizerSpec]:
 
 @hookimpl
 def fashionbatch_regularizers() -> Iterator[RegularizerSpec]:
-    """The paper's modifications."""
-    for name, attribute, summary in (
-        ("l2-kernel", "L2Kernel", "weight·Σw² over the head's kernels"),
-        ("l2-activity", "L2Activity", "weight·Σy² over the head's outputs, per image"),
-        ("clip-grad", "ClipGrad", "one norm over all gradients, at most max_norm"),
-        ("early-stopping", "EarlyStopping", "stop after patience epochs without a lower val loss"),
+    """The paper's modifications, and what is common today."""
+    for name, factory, summary in (
+        ("l2-kernel", "regularizers:L2Kernel", "weight·Σw² over the head's kernels"),
+        (
+            "l2-activity",
+            "regularizers:L2Activity",
+            "weight·Σy² over the head's outputs, per image",
+        ),
+        ("clip-grad", "regularizers:ClipGrad", "one norm over all gradients, at most max_norm"),
+        (
+            "early-stopping",
+            "regularizers:EarlyStopping",
+            "stop after patience epochs without a lower val loss",
+        ),
+        (
+            "label-smoothing",
+            "mixing:LabelSmoothing",
+            "weight of each target shared out (Szegedy et al. 2016)",
+        ),
+        ("mixup", "mixing:Mixup", "pairs of images and targets mixed (Zhang et al. 2018)"),
+        ("cutmix", "mixing:Cutmix", "a rectangle of another image (Yun et al. 2019)"),
+        (
+            "random-erasing",
+            "mixing:RandomErasing",
+            "a rectangle of random pixels in a share p of images (Zhong et al. 2017)",
+        ),
+        ("dropout", "dropping:Dropout", "rate p in front of the head's last layer"),
+        (
+            "stochastic-depth",
+            "dropping:StochasticDepth",
+            "residual branches left out, up to rate p (Huang et al. 2016)",
+        ),
+        ("ema", "averaging:Ema", "validate and save a moving average of the weights"),
     ):
-        yield RegularizerSpec(name=name, factory=f"{_REGULARIZERS}:{attribute}", summary=summary)
+        yield RegularizerSpec(name=name, factory=f"fashionbatch.builtin.{factory}", summary=summary)
 
 
 @hookimpl
 def fashionbatch_schedules() -> Iterator[ScheduleSpec]:
-    """The paper's two decays, a constant rate, and cosine."""
-    for name, summary in (
-        ("constant", "the same rate throughout"),
-        ("step", "drop^floor(epoch / epochs_drop); 0.5 and 10 as in the paper"),
-        ("exponential", "gamma^epoch; 0.9 as in the paper"),
-        ("cosine", "half a cosine down to zero (Loshchilov & Hutter 2017)"),
+    """The paper's two decays, a constant rate, and what is common today."""
+    for name, attribute, summary in (
+        ("constant", "constant", "the same rate throughout"),
+        ("step", "step", "drop^floor(epoch / epochs_drop); 0.5 and 10 as in the paper"),
+        ("exponential", "exponential", "gamma^epoch; 0.9 as in the paper"),
+        ("cosine", "cosine", "half a cosine down to zero (Loshchilov & Hutter 2017)"),
+        ("polynomial", "polynomial", "(1 - epoch / epochs)^power; 1 is a straight line to zero"),
+        ("plateau", "Plateau", "times factor after patience epochs without a lower val loss"),
     ):
-        yield ScheduleSpec(name=name, factory=f"{_SCHEDULES}:{name}", summary=summary)
+        yield ScheduleSpec(name=name, factory=f"{_SCHEDULES}:{attribute}", summary=summary)
+
+
+@hookimpl
+def fashionbatch_loggers() -> Iterator[LoggerSpec]:
+    """TensorBoard."""
+    yield LoggerSpec(
+        name="tensorboard",
+        factory="fashionbatch.builtin.tensorboard:TensorBoard",
+        summary="training and validation in one plot, in the run's tensorboard/",
+        requires="pip install 'fashionbatch[tensorboard]'",
+    )
 
 
 @hookimpl

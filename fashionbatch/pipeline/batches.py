@@ -42,7 +42,7 @@ class Batch:
     Attributes:
         number: position of the batch in the order.
         rows: int64 ``[N]``; ``images[i]`` is the image of ``rows[i]``.
-        images: uint8 ``[N, 3, size, size]`` (float32 where augmented), on the scale 0..255.
+        images: uint8 ``[N, 3, size, size]``, on the scale 0..255.
         failures: ``(row, error)`` of the images that cannot be used; they are not in ``rows``.
     """
 

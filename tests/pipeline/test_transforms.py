@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch.nn import functional
 
-from fashionbatch.pipeline.transforms import augment, fit, placed
+from fashionbatch.pipeline.transforms import _paper_views, augment, fit, placed
 from fashionbatch.specs import CROP_MODES, INTERPOLATIONS, Preprocessing
 from tests.conftest import pixels
 
@@ -121,49 +122,140 @@ def test_placed_says_where_fit_puts_the_image(size: tuple[int, int], mode: str) 
         assert left <= 0 and top <= 0 and left + width >= 64 and top + height >= 64
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-@pytest.mark.parametrize("kind", ["paper", "flip", "none"])
-def test_views_are_repeatable(kind: str, dtype: torch.dtype) -> None:
-    """The same generator gives the same views; the shape stays; values stay on the scale."""
-    images = torch.from_numpy(pixels(0, (24, 24))).permute(2, 0, 1).repeat(6, 1, 1, 1).to(dtype)
-    before = images.clone()
-    one, two, other = (
-        augment(images, kind, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
-    )
-    assert torch.equal(one, two) and one.shape == images.shape
+KINDS = ("paper", "flip", "trivial", "rand", "none")
+
+
+def views(kind: str, images: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    return augment(images, kind, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_views_are_repeatable(kind: str) -> None:
+    """The generator alone decides; images, their layout and everyone else's draws stay."""
+    images = torch.from_numpy(np.stack([pixels(0, (24, 24))] * 12)).permute(0, 3, 1, 2)
+    before, state = images.clone(), torch.get_rng_state()
+    one, other = views(kind, images, 3), views(kind, images, 4)
+    torch.rand(5)
+    assert torch.equal(one, views(kind, images, 3))
+    torch.set_rng_state(state)
+    views(kind, images)
+    assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(images, before)
-    assert one.dtype == (torch.float32 if kind == "paper" else dtype)
-    assert one.min() >= 0 and one.max() <= 255
+    assert one.shape == images.shape and one.dtype == torch.uint8
+    assert one.stride() == images.stride()
     assert torch.equal(one, other) == (kind == "none")
+    assert len({v.numpy().tobytes() for v in one}) > (0 if kind == "none" else 1)
 
 
-def test_flip_is_exact() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_generator_goes_on(kind: str) -> None:
+    """A second batch from the same generator gets other views."""
+    images = torch.from_numpy(np.stack([pixels(0, (24, 24))] * 12)).permute(0, 3, 1, 2)
+    generator = torch.Generator().manual_seed(0)
+    first, second = (augment(images, kind, generator) for _ in range(2))
+    assert torch.equal(first, second) == (kind == "none")
+
+
+@pytest.mark.parametrize("kind", ["flip", "trivial", "rand"])
+def test_half_is_flipped(kind: str) -> None:
     """Each image is itself or its mirror image, about half of them each."""
-    images = torch.arange(400 * 3 * 2 * 5).view(400, 3, 2, 5).float()
-    found = augment(images, "flip", torch.Generator().manual_seed(0))
-    flipped = torch.tensor([torch.equal(a, b.flip(2)) for a, b in zip(found, images, strict=True)])
-    assert torch.equal(found[~flipped], images[~flipped])
-    assert 150 < int(flipped.sum()) < 250
+    image = torch.arange(40, dtype=torch.uint8) * 6
+    found = views(kind, image.expand(150, 3, 40, 40)).float()
+    mean = found.mean(dim=(1, 2))
+    rising = (mean[:, 28:36].sum(1) > mean[:, 4:12].sum(1)).float().mean()
+    assert 0.3 < rising < 0.7
+    if kind == "flip":
+        exact = (found == image).all(dim=(1, 2, 3)) | (found == image.flip(0)).all(dim=(1, 2, 3))
+        assert exact.all()
 
 
-def test_paper_views_turn_within_limits_and_repeat_edges() -> None:
-    """White stays white (edges repeat outwards); the middle of an image stays in it."""
-    generator = torch.Generator().manual_seed(1)
-    white = torch.full((16, 3, 20, 20), 255, dtype=torch.uint8)
-    assert torch.allclose(augment(white, "paper", generator), torch.tensor(255.0))
-    spot = torch.zeros(64, 1, 41, 41)
-    spot[:, :, 19:22, 19:22] = 1.0
-    views = augment(spot, "paper", generator)
-    assert (views.sum(dim=(1, 2, 3)) > 0.5).all()
-    mirrored = augment(torch.arange(41.0).expand(64, 1, 41, 41), "paper", generator)
-    rising = (mirrored[:, 0, 20, 30] > mirrored[:, 0, 20, 10]).float().mean()
-    assert 0.2 < rising < 0.8
+@pytest.mark.parametrize("kind", ["trivial", "rand"])
+def test_policies_keep_some_and_change_most(kind: str) -> None:
+    """Geometry and colour: most views differ from the image and from its mirror image."""
+    image = torch.from_numpy(pixels(1, (24, 24))).permute(2, 0, 1)
+    found = views(kind, image.expand(60, 3, 24, 24))
+    same = [torch.equal(v, image) or torch.equal(v, image.flip(2)) for v in found]
+    assert sum(same) < 30
+    assert len({v.numpy().tobytes() for v in found}) > 30
+
+
+def test_white_stays_white_in_the_papers_views() -> None:
+    """Edges repeat outwards: nothing black comes in."""
+    white = torch.full((64, 3, 20, 20), 255, dtype=torch.uint8)
+    assert (views("paper", white) == 255).all()
+
+
+def test_papers_views_turn_zoom_and_shift_within_limits() -> None:
+    """Up to the paper's limits and not beyond, in both directions.
+
+    The image holds its own coordinates, so a view tells where each of its pixels comes from.
+    """
+    side = 101
+    across = (torch.arange(side) * 2).to(torch.uint8)
+    image = torch.stack([across.expand(side, side), across[:, None].expand(side, side)])
+    found = views("paper", torch.cat([image, image[:1]])[None].expand(300, 3, side, side)).float()
+    x, y = found[:, 0] / 2 - 50, found[:, 1] / 2 - 50  # where each pixel comes from
+    # the columns of the matrix, by differences over 30 pixels far from edges that repeat
+    a, c = ((v[:, 50, 65] - v[:, 50, 35]) / 30 for v in (x, y))
+    b, d = ((v[:, 65, 50] - v[:, 35, 50]) / 30 for v in (x, y))
+    shift_x, shift_y = x[:, 50, 50], y[:, 50, 50]
+    turned = torch.rad2deg(torch.atan2(-b, d))  # the second column is not flipped
+    assert 27 < turned.abs().max() < 32 and 12 < turned.abs().mean() < 18
+    zoom_x, zoom_y = torch.hypot(a, c), torch.hypot(b, d)
+    for zoom in (zoom_x, zoom_y):
+        assert 0.77 < zoom.min() < 0.83 and 1.17 < zoom.max() < 1.23
+        assert zoom.mean().item() == pytest.approx(1, abs=0.02)
+    assert (zoom_x - zoom_y).abs().max() > 0.2  # each its own
+    # rotated as Keras does: the shift's length is at most 0.2 · √2 of the size
+    length = torch.hypot(shift_x, shift_y)
+    assert 0.24 * side < length.max() < 0.2 * 2**0.5 * side + 1
+    assert shift_x.mean().abs() < 2 and shift_y.mean().abs() < 2
+    flipped = (a * d - b * c) < 0
+    assert 0.4 < flipped.float().mean() < 0.6
+    # right angles stay right but for a fifth of a degree of shear
+    upright = (a * b + c * d) / (zoom_x * zoom_y)
+    assert upright.abs().max() < 0.06
+
+
+def test_papers_views_are_keras_matrices() -> None:
+    """Rotation · shift · shear · zoom · flip, factor by factor."""
+    flip = torch.tensor([False, True])
+    found = _paper_views(2, flip, torch.Generator().manual_seed(0)).double()
+    generator = torch.Generator().manual_seed(0)
+
+    def uniform(limit: float) -> list[float]:
+        return ((torch.rand(2, generator=generator) * 2 - 1) * limit).tolist()
+
+    drawn = zip(
+        uniform(30), uniform(0.2), uniform(0.2), uniform(0.2), uniform(0.4), uniform(0.4),
+        [1, -1], found, strict=True,
+    )  # fmt: skip
+    for angle, shear, zoom_x, zoom_y, shift_x, shift_y, mirror, matrix in drawn:
+        t, s = np.deg2rad(angle), np.deg2rad(shear)
+        rotation = np.array([[np.cos(t), -np.sin(t), 0], [np.sin(t), np.cos(t), 0], [0, 0, 1]])
+        shift = np.array([[1, 0, shift_x], [0, 1, shift_y], [0, 0, 1]])
+        shearing = np.array([[1, -np.sin(s), 0], [0, np.cos(s), 0], [0, 0, 1]])
+        zoom = np.diag([1 + zoom_x, 1 + zoom_y, 1])
+        expected = rotation @ shift @ shearing @ zoom @ np.diag([mirror, 1, 1])
+        assert np.allclose(matrix.numpy(), expected[:2], atol=1e-6)
+
+
+def test_papers_views_are_grid_samples() -> None:
+    """Against torch's own grid, on the batch as a whole."""
+    images = torch.from_numpy(np.stack([pixels(n, (30, 30)) for n in range(5)])).permute(0, 3, 1, 2)
+    generator = torch.Generator().manual_seed(7)
+    flip = torch.rand(5, generator=generator) < 0.5
+    grid = functional.affine_grid(
+        _paper_views(5, flip, generator), [5, 3, 30, 30], align_corners=False
+    )
+    whole = functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    assert (views("paper", images, 7).float() - whole).abs().max() <= 0.51
 
 
 def test_empty_batch_stays_empty() -> None:
     """A batch whose images all failed has nothing to augment."""
     empty = torch.empty(0, 3, 8, 8, dtype=torch.uint8)
-    for kind in ("paper", "flip", "none"):
+    for kind in KINDS:
         assert augment(empty, kind, torch.Generator()).shape == (0, 3, 8, 8)
 
 

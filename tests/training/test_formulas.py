@@ -1,27 +1,18 @@
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from fashionbatch import registry
 from fashionbatch.errors import UsageError
 from fashionbatch.models.build import Head
-from fashionbatch.parse import parse_choice
 from fashionbatch.specs import HeadSpec
 from fashionbatch.training.metrics import Metrics
-
-
-def schedule(text, epochs=30):
-    name, options = parse_choice(text)
-    return registry.create(registry.find("schedule", name), epochs, **options)
-
-
-def regularizer(text):
-    name, options = parse_choice(text)
-    return registry.create(registry.find("regularizer", name), **options)
+from fashionbatch.training.schedule import with_warmup
+from tests.training.components import regularizer, schedule
 
 
 @pytest.mark.parametrize("epoch", [0, 0.5, 4.99, 5, 9.9, 10, 14, 25])
@@ -33,17 +24,84 @@ def test_schedules(epoch):
     assert schedule("exponential")(epoch) == pytest.approx(0.9 ** math.floor(epoch))
     assert schedule("exponential:gamma=0.5")(epoch) == 0.5 ** math.floor(epoch)
     assert schedule("cosine")(epoch) == pytest.approx((1 + math.cos(math.pi * epoch / 30)) / 2)
+    assert schedule("polynomial")(epoch) == pytest.approx(1 - epoch / 30)
+    assert schedule("polynomial:power=2")(epoch) == pytest.approx((1 - epoch / 30) ** 2)
 
 
-def test_cosine_ends_at_zero():
-    """The cosine reaches 0 at the end and stays there."""
-    assert schedule("cosine", 10)(10) == pytest.approx(0)
-    assert schedule("cosine", 10)(11) == pytest.approx(0)
+@pytest.mark.parametrize("name", ["cosine", "polynomial", "polynomial:power=0.5"])
+def test_ends_at_zero(name):
+    """It reaches 0 at the end and stays there."""
+    assert schedule(name, 10)(10) == pytest.approx(0)
+    assert schedule(name, 10)(11) == pytest.approx(0)
+
+
+def factors(plateau, losses):
+    """The factor behind each epoch."""
+    found = []
+    for epoch, loss in enumerate(losses, 1):
+        plateau.after_epoch(epoch, {"val_loss": loss})
+        found.append(plateau(epoch))
+    return found
+
+
+def test_plateau():
+    """Lower behind patience epochs in a row without a lower loss, and again behind as many."""
+    text = "plateau:factor=0.5,patience=2,min_delta=0.1"
+    plateau = schedule(text)
+    assert plateau(0) == 1
+    losses = [1.0, 0.95, 0.8, 0.75, 0.71, math.nan, 0.9, 0.6, 0.6, 0.6]
+    assert factors(plateau, losses) == [1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]
+    assert factors(schedule(text), [math.nan, math.inf, 5.0, 4.0]) == [1, 0.5, 0.5, 0.5]
+
+
+def test_plateau_remembers():
+    """Wherever it is saved and restored, as JSON, it goes on the same."""
+    text = "plateau:patience=2"
+    losses = [math.inf, 1.0, 1.0, 1.0, 0.9, 1.0, 1.0, 1.0, 1.0]
+    for cut in range(len(losses)):
+        whole, first, second = schedule(text), schedule(text), schedule(text)
+        factors(first, losses[:cut])
+        second.load_state_dict(json.loads(json.dumps(first.state_dict(), allow_nan=False)))
+        assert factors(whole, losses)[cut:] == factors(second, losses[cut:])
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (2, 5), (0.5, 4), (1.5, 10)])
+def test_warmup(epochs, steps):
+    """Equal rises from above 0 up to the schedule's own rate, and that from then on."""
+    warm = with_warmup(schedule("cosine"), epochs, steps)
+    count = round(epochs * steps)
+    for step in range(3 * count):
+        rise = min((step + 1) / count, 1)
+        assert warm(step / steps) == pytest.approx(rise * schedule("cosine")(step / steps))
+
+
+def test_warmup_of_nothing():
+    """Without epochs to warm up in, the schedule is as it was; a function has no memory."""
+    plain = with_warmup(schedule("step"), 0, 7)
+    assert [plain(e) for e in (0, 9.9, 10)] == [1, 1, 0.5]
+    plain.after_epoch(1, {"val_loss": 1.0})
+    assert plain.state_dict() == {}
+    plain.load_state_dict({})
+
+
+def test_warmup_keeps_the_memory_within():
+    """What a schedule remembers goes through its warm-up."""
+    text = "plateau:factor=0.5,patience=1"
+    warm = with_warmup(schedule(text), 1, 4)
+    assert factors(warm, [1.0, 1.0, 1.0]) == [1, 0.5, 0.25]
+    other = with_warmup(schedule(text), 1, 4)
+    other.load_state_dict(warm.state_dict())
+    assert other(3) == 0.25
+    assert warm(0) == 0.25 / 4
 
 
 @pytest.mark.parametrize(
-    "text", ["step:drop=0", "step:drop=2", "step:epochs_drop=0", "exponential:gamma=-1"]
-)
+    "text",
+    [
+        "step:drop=0", "step:drop=2", "step:epochs_drop=0", "exponential:gamma=-1",
+        "polynomial:power=0", "plateau:factor=1", "plateau:patience=0", "plateau:min_delta=-1",
+    ],
+)  # fmt: skip
 def test_bad_schedules(text):
     """Values that make no schedule are refused."""
     with pytest.raises(UsageError):

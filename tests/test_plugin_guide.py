@@ -1,0 +1,122 @@
+"""The package that plugins/README.md builds, from its own blocks of code."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fashionbatch import plugins, registry
+from fashionbatch.training import checkpoint
+from fashionbatch.training.targets import Loss, Targets
+from tests.training.components import model, regularizer, schedule
+
+GUIDE = (Path(__file__).parents[1] / "plugins" / "README.md").read_text(encoding="utf-8")
+BLOCKS = dict(re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```$", GUIDE, re.M | re.S))
+COMPONENTS = (
+    ("optimizer", "lion"),
+    ("regularizer", "confidence-penalty"),
+    ("regularizer", "label-noise"),
+    ("schedule", "halve"),
+    ("logger", "lines"),
+)
+
+
+@pytest.fixture(autouse=True)
+def installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None
+) -> Iterator[None]:
+    """The guide's files, installed."""
+    for name, text in BLOCKS.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    info = tmp_path / "fashionbatch_example-0.1.0.dist-info"
+    info.mkdir()
+    entry = re.search(r"^example = \"(.+)\"$", BLOCKS["pyproject.toml"], re.M)
+    assert entry is not None
+    (info / "entry_points.txt").write_text(f"[fashionbatch]\nexample = {entry[1]}\n")
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: fashionbatch-example\nVersion: 0.1.0\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plugins.discover.cache_clear()
+    yield
+
+
+def test_package_hands_over_its_components() -> None:
+    """Nothing in it is broken, and everything can be imported."""
+    example = next(p for p in plugins.discover() if p.name == "example")
+    assert (example.status, example.error) == ("ok", "")
+    assert tuple((kind, spec.name) for kind, spec in example.components) == COMPONENTS
+    for kind, name in COMPONENTS:
+        assert callable(registry.resolve(registry.find(kind, name).spec.factory))
+
+
+def test_optimizer_and_regularizers_train(tmp_path: Path) -> None:
+    """The loss falls; the optimizer's state goes through a checkpoint exactly."""
+    made = model()
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (24, 3, 8, 8), generator=random)
+    images[:, 0] //= torch.tensor([1, 3, 9]).repeat(8)[:, None, None]
+    targets = Targets(category=torch.tensor([0, 1, 2]).repeat(8))
+    penalty = regularizer("confidence-penalty:weight=0.01", made)
+    noise = regularizer("label-noise:share=0.01", made)
+    optimizer = registry.create(
+        registry.find("optimizer", "lion"), list(made.parameters()), lr=0.003, weight_decay=0.01
+    )
+    losses = []
+
+    def step(net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        pixels, aims = noise.on_batch(images, targets)
+        outputs = net(pixels)
+        loss = Loss()(outputs, aims, Loss().norms(aims)) + penalty.penalty(net.head, outputs)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+
+    made.train()
+    for _ in range(40):
+        step(made, optimizer)
+    assert losses[-1] < losses[0] * 0.7
+    checkpoint.save(tmp_path / "checkpoints", 1, made, optimizer, {}, extra={})
+    other = model().train()
+    again = registry.create(
+        registry.find("optimizer", "lion"), list(other.parameters()), lr=0.003, weight_decay=0.01
+    )
+    found = checkpoint.load_last(tmp_path / "checkpoints")
+    checkpoint.restore_model(found, other)
+    checkpoint.restore_optimizer(found, again)
+    for net, chosen in ((made, optimizer), (other, again)):
+        torch.manual_seed(5)
+        step(net, chosen)
+    assert losses[-1] == losses[-2]
+
+
+def test_label_noise_keeps_what_is_not_known() -> None:
+    """All categories drawn anew, but those that nobody knows."""
+    targets = Targets(category=torch.tensor([0, -1] * 300))
+    noise = regularizer("label-noise:share=1", model())
+    _, noisy = noise.on_batch(torch.zeros(600, 3, 8, 8), targets)
+    assert (noisy.category[1::2] == 0).all()
+    assert noisy.category[::2].mean(dim=0).tolist() == pytest.approx([1 / 3] * 3, abs=0.1)
+
+
+def test_schedule_and_logger(tmp_path: Path) -> None:
+    """The rate halves when the loss rises, also behind a checkpoint; the file has its lines."""
+    halve = schedule("halve")
+    lines = registry.create(registry.find("logger", "lines"), tmp_path)
+    for epoch, loss in enumerate((1.0, 0.5, 0.75), 1):
+        halve.after_epoch(epoch, {"val_loss": loss})
+        lines.epoch({"epoch": epoch, "val_loss": loss})
+    lines.close()
+    assert (tmp_path / "lines.txt").read_text() == "1 1.0\n2 0.5\n3 0.75\n"
+    other = schedule("halve")
+    other.load_state_dict(json.loads(json.dumps(halve.state_dict())))
+    other.after_epoch(4, {"val_loss": 0.8})
+    assert (halve(3), other(4)) == (0.5, 0.25)
