@@ -62,7 +62,7 @@ class Setup:
         epochs: most of them.
         freeze_epochs: of these, how many with the whole base frozen.
         unfreeze: called once behind them: makes trainable what the user chose.
-        classes: how many.
+        classes: the vocabulary.
         device: of the model.
         identity: what a resumed run must share with its checkpoint, as JSON values.
         title: of the curves.
@@ -76,7 +76,7 @@ class Setup:
     epochs: int
     freeze_epochs: int
     unfreeze: Callable[[], None]
-    classes: int
+    classes: Sequence[str]
     device: torch.device
     loss: Loss = field(default_factory=Loss)
     identity: dict[str, Any] = field(default_factory=dict)
@@ -208,7 +208,7 @@ def _set_trained(setup: Setup, *, frozen: bool) -> None:
 def _epoch(
     setup: Setup, task: Task, optimizer: torch.optim.Optimizer, epoch: int
 ) -> dict[str, float]:
-    metrics = Metrics(setup.classes, setup.device)
+    metrics = _metrics(setup, full=False)
     steps = task.steps()
     trained = [p for p in setup.model.parameters() if p.requires_grad]
     freeze.train_mode(setup.model)
@@ -218,7 +218,7 @@ def _epoch(
         for group in optimizer.param_groups:
             group["lr"] = setup.lr * setup.schedule(epoch + step / steps)
         inputs, targets = inputs.to(setup.device), targets.to(setup.device)
-        aims = Targets(category=targets)
+        truth = aims = Targets(category=targets)
         for regularizer in setup.regularizers:
             inputs, aims = regularizer.on_batch(inputs, aims)
         outputs = task.forward(inputs)
@@ -240,7 +240,7 @@ def _epoch(
         optimizer.step()
         for regularizer in setup.regularizers:
             regularizer.after_step(setup.model)
-        metrics.update(outputs.logits, targets, loss)
+        metrics.update(outputs, truth, loss.detach(), len(truth))
         setup.on_step(step + 1, steps, loss.item())
     setup.model.eval()
     return _computed(metrics, "train")
@@ -248,14 +248,20 @@ def _epoch(
 
 def evaluate(setup: Setup, task: Task, split: str) -> dict[str, float]:
     """Loss and accuracies over a split, in evaluation mode."""
-    metrics = Metrics(setup.classes, setup.device)
+    metrics = _metrics(setup, full=True)
     setup.model.eval()
     with torch.inference_mode():
         for inputs, targets, _ in task.batches(split):
             if len(targets):
                 outputs = task.forward(inputs.to(setup.device))
-                metrics.update(outputs.logits, targets.to(setup.device))
+                truth = Targets(category=targets.to(setup.device))
+                loss = setup.loss(outputs, truth, setup.loss.norms(truth))
+                metrics.update(outputs, truth, loss, len(truth))
     return _computed(metrics, split)
+
+
+def _metrics(setup: Setup, *, full: bool) -> Metrics:
+    return Metrics(("category",), setup.classes, (), setup.device, full=full)
 
 
 def _computed(metrics: Metrics, split: str) -> dict[str, float]:

@@ -201,7 +201,7 @@ def _setup(job: Job, tell: Tell, title: str) -> loop.Setup:
         epochs=config.epochs,
         freeze_epochs=config.freeze_epochs,
         unfreeze=lambda: freeze.unfreeze(job.model, job.blocks, count),
-        classes=len(job.shards.classes),
+        classes=job.shards.classes,
         device=job.device,
         identity={
             "data": job.shards.manifest.fingerprint,
