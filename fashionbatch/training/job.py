@@ -200,7 +200,7 @@ def _rows(
     for split in SPLITS:
         if split in shards.manifest.splits:
             chosen = shards.select(split, selection)
-            chosen = chosen[labels.usable(chosen)]
+            chosen = labels.usable(chosen)
             if config.limit is not None and len(chosen) > config.limit:
                 # spread over the split: its end may hold other classes than its start
                 spread = np.linspace(0, len(chosen) - 1, config.limit)

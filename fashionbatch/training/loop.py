@@ -224,7 +224,7 @@ class Loop:
                     raise self._not_finite(batch, error.loss) from error
                 stop, due = bool(flags[0]), bool(flags[1])
                 targets = batch.targets.to(setup.device)
-                self._metrics.update(outputs, targets, loss, len(targets))
+                self._metrics.update(outputs, targets, torch.tensor(loss), len(targets))
                 self._log(steps, rate, loss)
             self.step += 1
             stop = stop or (setup.group.world == 1 and bool(asked))
@@ -265,7 +265,8 @@ class Loop:
         """Validates, keeps the best weights, and saves."""
         setup, result = self.setup, self.result
         train = _computed(self._metrics, "train")
-        val = self.evaluate("val")
+        metrics, loss = self.measure("val")
+        val = {**_computed(metrics, "val"), "loss": loss}
         row = {
             "epoch": self.epoch + 1,
             "lr": setup.lr * setup.schedule(self.epoch),
@@ -274,7 +275,7 @@ class Loop:
             "seconds": round(time.perf_counter() - self._began, 3),
         }
         result.history.append(row)
-        loss = val["loss"] if math.isfinite(val["loss"]) else math.inf
+        loss = loss if math.isfinite(loss) else math.inf
         if loss < result.best_loss or not self._best:
             result.best_loss, result.best_epoch = loss, self.epoch + 1
             with self._evaluated():
@@ -292,17 +293,8 @@ class Loop:
             logger.epoch(row)
         setup.tell("epoch", row)
 
-    def evaluate(self, split: str) -> dict[str, float]:
-        """Loss and metrics over a split, each image once, with the weights that are to be saved."""
-        metrics, loss = self.measure(split)
-        return {**_computed(metrics, split), "loss": loss}
-
-    def measure(self, split: str, *, full: bool = False) -> tuple[Metrics, float]:
-        """The same, not computed yet.
-
-        Args:
-            split: of the task.
-            full: with the metrics that take long.
+    def measure(self, split: str) -> tuple[Metrics, float]:
+        """Looks at every image of a split once, with the weights that are to be saved.
 
         Returns:
             the metrics, whose own loss is not set, and the loss.
@@ -320,7 +312,7 @@ class Loop:
             micro_batch=self.micro_batch,
         )
         loss = Loss(attribute_weight=setup.loss.attribute_weight)
-        metrics = setup.metrics(full)
+        metrics = setup.metrics(True)
         sums = torch.zeros(4, dtype=torch.float64)
         with self._evaluated():
             setup.model.eval()
@@ -329,9 +321,9 @@ class Loop:
                     outputs = stepper.evaluate(batch.inputs)
                     targets = batch.targets.to(setup.device)
                     norms = loss.norms(targets)
-                    parts = loss.parts(outputs, targets).double().cpu()
-                    sums += torch.cat([parts, norms.double()])
-                    metrics.update(outputs, targets, 0.0, len(targets))
+                    parts = loss.parts(outputs, targets)
+                    sums += torch.cat([parts.double().cpu(), norms.double()])
+                    metrics.update(outputs, targets, parts.new_zeros(()), len(targets))
         sums = setup.group.summed(sums)
         return metrics, float((sums[:2] / sums[2:].clamp(min=1e-12)).sum())
 
@@ -429,6 +421,6 @@ class Loop:
 
 def _computed(metrics: Metrics, split: str) -> dict[str, float]:
     found = metrics.compute()
-    if not found:
+    if not metrics.items:
         raise TrainingError(f"none of the {split} images can be used: pack the catalogue again")
     return found

@@ -64,14 +64,14 @@ def train(job: Job, folder: Path, tell: Tell) -> dict[str, Any]:
         _refuse_other(values, folder)
     if group.leads:
         files.write(folder / "config.toml", tomli_w.dumps(values))
-    task, failed = _task(job, folder, tell)
+    task, failed = make_task(job, folder, tell)
     # computing features draws, reusing them does not; each process drops and mixes for itself
     seed_everything(config.seed + group.rank)
     loggers = _loggers(job, folder) if group.leads else []
     try:
         for logger in loggers:
             logger.start(config.to_json(), job.plan())
-        training = loop.Loop(_setup(job, tell, folder.name, loggers), task, folder)
+        training = loop.Loop(make_setup(job, tell, folder.name, loggers), task, folder)
         result = training.run(resume=config.resume)
         metrics = _measured(job, training)
     finally:
@@ -105,9 +105,10 @@ def _measured(job: Job, training: loop.Loop) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for split in ("val", "test"):
         if split in job.rows:
-            metrics, loss = training.measure(split, full=True)
+            metrics, loss = training.measure(split)
             computed = {**metrics.compute(), "loss": loss}
-            found[split] = {**computed, "per_class": metrics.per_class()}
+            per_class = [c._asdict() for c in metrics.per_class()]
+            found[split] = {**computed, "per_class": per_class}
     return found
 
 
@@ -122,7 +123,9 @@ def _save(
     card = ModelCard(
         backbone=job.component.provenance,
         head=job.head,
+        tasks=job.tasks,
         classes=job.classes,
+        attributes=job.attributes,
         preprocessing=job.preprocessing,
         metrics={"best_epoch": result.best_epoch, **plain},
         lineage={
@@ -162,7 +165,8 @@ def _refuse_other(values: Mapping[str, Any], folder: Path) -> None:
         )
 
 
-def _task(job: Job, folder: Path, tell: Tell) -> tuple[Task, dict[int, str]]:
+def make_task(job: Job, folder: Path, tell: Tell) -> tuple[Task, dict[int, str]]:
+    """Where the job's batches come from, and what of its images cannot be used, as it is found."""
     config = job.config
     if config.mode == "finetune":
         images = Images(
@@ -221,7 +225,8 @@ def _task(job: Job, folder: Path, tell: Tell) -> tuple[Task, dict[int, str]]:
     return task, dict(features.failed)
 
 
-def _setup(job: Job, tell: Tell, title: str, loggers: Sequence[Logger]) -> loop.Setup:
+def make_setup(job: Job, tell: Tell, title: str, loggers: Sequence[Logger]) -> loop.Setup:
+    """What the loop needs for a job beside its task."""
     config = job.config
     assert config.unfreeze is not None
     assert config.freeze_epochs is not None
@@ -247,7 +252,7 @@ def _setup(job: Job, tell: Tell, title: str, loggers: Sequence[Logger]) -> loop.
         lr=config.lr,
         loss=loss,
         regularizers=regularizers,
-        metrics=lambda full: Metrics(len(job.classes), job.device),
+        metrics=lambda full: Metrics(job.tasks, job.classes, job.attributes, job.device, full=full),
         epochs=config.epochs,
         freeze_epochs=config.freeze_epochs,
         unfreeze=lambda: freeze.unfreeze(job.model, job.blocks, count),
@@ -293,8 +298,7 @@ def _optimizers(
 def _class_weights(job: Job) -> Tensor | None:
     if job.config.class_weights == "none":
         return None
-    weights = balanced_weights(job.labels.class_counts(job.rows["train"]))
-    return torch.from_numpy(weights).float().to(job.device)
+    return balanced_weights(job.labels.class_counts(job.rows["train"])).to(job.device)
 
 
 def _loggers(job: Job, folder: Path) -> list[Logger]:

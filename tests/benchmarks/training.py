@@ -151,7 +151,9 @@ def main() -> None:
     for name in ("plain", "cached"):
         print(f"{name + ', val top-1':32}{', '.join(f'{v:.4f}' for v in top1[name])}")
     if given.json:
-        given.json.write_text(json.dumps({"seconds": median, "ratios": ratios, "top1": top1}) + "\n")
+        given.json.write_text(
+            json.dumps({"seconds": median, "ratios": ratios, "top1": top1}) + "\n"
+        )
 
 
 if __name__ == "__main__":
