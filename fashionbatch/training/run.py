@@ -248,7 +248,7 @@ def make_setup(job: Job, tell: Tell, title: str, loggers: Sequence[Logger]) -> l
         model=job.model,
         optimizer=_optimizers(config),
         parameters=lambda: freeze.parameter_groups(job.model, job.blocks, config.layer_decay),
-        schedule=_schedule(config),
+        schedule=_schedule(config, job.sampling().steps()),
         lr=config.lr,
         loss=loss,
         regularizers=regularizers,
@@ -272,12 +272,12 @@ def make_setup(job: Job, tell: Tell, title: str, loggers: Sequence[Logger]) -> l
     )
 
 
-def _schedule(config: TrainConfig) -> Callable[[float], float]:
+def _schedule(config: TrainConfig, steps: int) -> Callable[[float], float]:
     name, options = parse_choice(config.sched)
     made: Callable[[float], float] = registry.create(
         registry.find("schedule", name), config.epochs, **options
     )
-    return with_warmup(made, config.warmup_epochs)
+    return with_warmup(made, config.warmup_epochs, steps)
 
 
 def _optimizers(
