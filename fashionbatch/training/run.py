@@ -100,7 +100,8 @@ def _refuse_other(values: Mapping[str, Any], folder: Path) -> None:
         raise TrainingError(
             f"--resume: {path} cannot be read ({error}): start the run again without --resume"
         ) from error
-    free = {"epochs", "device", "workers", "name", "output", "exist_ok", "resume"}
+    # of a recipe its values count, not where they were read
+    free = {"epochs", "device", "workers", "name", "output", "exist_ok", "resume", "recipe"}
     changed = [
         "--" + k.replace("_", "-")
         for k in dict.fromkeys([*begun, *values])
