@@ -46,6 +46,13 @@ class Recipe:
     requires: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, Any]:
+        """``{"name", "summary", "source", "options"}`` as plain JSON values."""
+        plain = make(TrainConfig, self.options).to_json()
+        options = {name: plain[name] for name in self.options}
+        about = {"name": self.name, "summary": self.summary, "source": self.source}
+        return {**about, "options": options}
+
 
 def names() -> list[str]:
     """The recipes of the package."""

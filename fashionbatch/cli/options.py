@@ -28,9 +28,7 @@ def with_options(config: type, run: Callable[..., None], example: str) -> Callab
     fields = sorted(
         (f for f in dataclasses.fields(config) if f.metadata), key=lambda f: f.name not in mine
     )
-    context = inspect.Parameter(
-        "context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context
-    )
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     parameters = [context, *own, *(_parameter(f, hints[f.name]) for f in fields)]
 
     def command(context: typer.Context, **values: Any) -> None:
@@ -71,7 +69,7 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     text = meta["help"]
     if "choices" in meta and default is not None:
         text += f" ({', '.join(meta['choices'])})"
-    shown = default not in (None, False, True, [])
+    shown = default is not None and default != [] and not isinstance(default, bool)
     option = typer.Option(*flags, help=text, show_default=shown, metavar=_metavar(hint))
     return inspect.Parameter(
         field.name,

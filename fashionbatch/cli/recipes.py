@@ -21,7 +21,7 @@ def list_recipes(context: typer.Context, json: Json = False) -> None:
         return
     found = [recipes.load(name) for name in recipes.names()]
     if json:
-        show_json([{"name": r.name, "summary": r.summary, "source": r.source} for r in found])
+        show_json([recipe.to_json() for recipe in found])
         return
     show_table(
         f"{len(found)} recipes for `fashionbatch train --recipe NAME`",
@@ -38,8 +38,6 @@ def show(name: str, json: Json = False) -> None:
     """
     recipe = recipes.load(name)
     if json:
-        about = {"name": recipe.name, "summary": recipe.summary, "source": recipe.source}
-        options = {k: list(v) if isinstance(v, tuple) else v for k, v in recipe.options.items()}
-        show_json({**about, "options": options})
+        show_json(recipe.to_json())
         return
     typer.echo(recipe.text, nl=False)

@@ -171,7 +171,13 @@ def run(setup: Setup, task: Task, folder: Path, *, resume: bool) -> Result:
     if not math.isfinite(result.best_loss):
         raise TrainingError("the validation loss was never finite: lower --lr, or clip gradients")
     setup.model.load_state_dict(best)
-    curves.save_curves(folder / "curves.png", result.history, setup.title)
+    curves.save_curves(
+        folder / "curves.png",
+        result.history,
+        setup.title,
+        best_epoch=result.best_epoch,
+        freeze_epochs=setup.freeze_epochs,
+    )
     return result
 
 
