@@ -14,8 +14,9 @@ from fashionbatch import files
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: blue and vermilion of Okabe & Ito 2008, which the colour-blind tell apart
-_SPLITS = (("train", "training", "#0072B2"), ("val", "validation", "#D55E00"))
+#: blue and vermilion of Okabe & Ito 2008, which the colour-blind tell apart; and where on the
+#: axis, from 0 to 1, the crosses of values that are not finite stand
+_SPLITS = (("train", "training", "#0072B2", 0.06), ("val", "validation", "#D55E00", 0.02))
 #: what is drawn into one panel, the first of them solid; a panel without columns is left out
 _PANELS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("loss", (("loss", "loss"),)),
@@ -106,7 +107,7 @@ def _draw_metrics(
 ) -> None:
     drawn: list[float] = []
     for (metric, label), (style, dot) in zip(lines, _LINES, strict=False):
-        for split, name, colour in _SPLITS:
+        for split, name, colour, foot in _SPLITS:
             column = f"{split}_{metric}"
             if column not in history[0]:
                 continue  # what is dear to compute is known of validation only
@@ -125,7 +126,7 @@ def _draw_metrics(
             if lost:
                 axes.plot(
                     lost,
-                    [0.02] * len(lost),
+                    [foot] * len(lost),
                     color=colour,
                     linestyle="none",
                     marker="x",
