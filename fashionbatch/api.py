@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fashionbatch import config as configs
+from fashionbatch import recipe as recipes
 from fashionbatch.config import (
     ExplainConfig,
     InspectConfig,
@@ -21,7 +22,7 @@ from fashionbatch.config import (
     ShardConfig,
     TrainConfig,
 )
-from fashionbatch.errors import OutputExistsError, UsageError
+from fashionbatch.errors import OutputExistsError, UnknownNameError, UsageError
 from fashionbatch.fields import make
 from fashionbatch.parse import parse_choice, parse_names, parse_split
 
@@ -137,14 +138,23 @@ def verify(path: str | Path, *, workers: int | None = None, tell: Tell = _silent
     return report.to_json()
 
 
-def train(*, tell: Tell = _silent, dry_run: bool = False, **options: Any) -> dict[str, Any]:
+def train(
+    *,
+    tell: Tell = _silent,
+    dry_run: bool = False,
+    recipe: str | Path | None = None,
+    set: Sequence[str] = (),
+    **options: Any,
+) -> dict[str, Any]:
     """Trains a classifier on a data set.
 
     Args:
         tell: gets ``("plan", {"run", "config", "plan"})``, then ``("epoch", row)`` and more.
         dry_run: only return the resolved configuration and the plan; nothing is written.
+        recipe: how to train: a name, a TOML file, or a run's ``config.toml``.
+        set: ``["epochs=3", ...]``, as with ``--set``; goes before all else.
         options: the fields of :class:`fashionbatch.config.TrainConfig`, such as ``data``,
-            ``backbone`` or ``epochs``.
+            ``backbone`` or ``epochs``; they go before the recipe.
 
     Returns:
         ``{"run", "epochs", "best_epoch", "val", "test", "trainable_parameters"}``; the run's
@@ -156,8 +166,12 @@ def train(*, tell: Tell = _silent, dry_run: bool = False, **options: Any) -> dic
 
     Example:
         >>> fashionbatch.train(data="shards/photos", backbone="resnet50")  # doctest: +SKIP
+        >>> fashionbatch.train(recipe="table1-3", lr=0.0005, set=["epochs=3"])  # doctest: +SKIP
     """
-    config = make(TrainConfig, _with_paths(options, "data", "output"))
+    if recipe is not None:
+        options["recipe"] = str(recipe)
+    config = recipes.resolve(_with_paths(options, "data", "output"), set)
+    _need_backbone(config)
     data = config.data or find_data()
     from fashionbatch.training import job as jobs
     from fashionbatch.training import run as runs
@@ -179,6 +193,20 @@ def train(*, tell: Tell = _silent, dry_run: bool = False, **options: Any) -> dic
         with _fresh(folder, replace=config.exist_ok):
             group.wait()
             return runs.train(job, folder, tell)
+
+
+def _need_backbone(config: TrainConfig) -> None:
+    """Says what to install where a recipe's own backbone is not there."""
+    if config.recipe is None:
+        return
+    recipe = recipes.load(config.recipe)
+    if recipe.requires and config.backbone == recipe.options.get("backbone"):
+        from fashionbatch import registry
+
+        names = [component.spec.name for component in registry.components("backbone")]
+        if config.backbone not in names:
+            hint = f"--recipe {recipe.name} needs it: {recipe.requires}"
+            raise UnknownNameError("backbone", config.backbone, names, hint)
 
 
 @contextmanager
@@ -397,7 +425,7 @@ def _is_run(folder: Path) -> bool:
 def _with_paths(options: dict[str, Any], *names: str) -> dict[str, Any]:
     """Strings become paths where the configuration has paths, lists become tuples."""
     made = {k: Path(v) if k in names and isinstance(v, str) else v for k, v in options.items()}
-    lists = ("classes", "category_type", "exclude_label", "regularizer", "opt_kwargs")
+    lists = ("classes", "category_type", "exclude_label", "regularizer", "opt_kwargs", "logger")
     return {
         k: (v,) if k in lists and isinstance(v, str) else tuple(v) if isinstance(v, list) else v
         for k, v in made.items()

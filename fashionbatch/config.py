@@ -179,6 +179,11 @@ class TrainConfig(_Selecting):
         "--data",
         "-d",
     )
+    recipe: str | None = option(
+        None,
+        "How to train: a name from `fashionbatch recipes`, a TOML file, or a run's config.toml. "
+        "Options given beside it go before it.",
+    )
     backbone: str = option(
         "resnet50", "Network; `fashionbatch backbones` lists them.", "--backbone", "-m"
     )
@@ -210,6 +215,9 @@ class TrainConfig(_Selecting):
         None,
         "Epochs with the whole base frozen before --unfreeze. [default: 1; 0 with --weights none]",
         min=0,
+    )
+    freeze_opt: str | None = option(
+        None, "Optimizer of the --freeze-epochs, with its own defaults. [default: --opt]"
     )
     prefix_cache: bool = option(
         False,

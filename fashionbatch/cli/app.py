@@ -16,6 +16,7 @@ from fashionbatch.cli import (
     inspect,
     plugins,
     predict,
+    recipes,
     shard,
     train,
     verify,
@@ -36,6 +37,7 @@ app = typer.Typer(
 for module in (demo, shard, inspect, verify, train, predict, explain):
     module.add_to(app)
 app.add_typer(backbones.app, name="backbones")
+app.add_typer(recipes.app, name="recipes")
 app.add_typer(plugins.app, name="plugins")
 
 

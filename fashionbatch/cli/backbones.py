@@ -8,6 +8,8 @@ import typer
 
 from fashionbatch.cli.console import show_json, show_table, warn_of_broken_plugins
 from fashionbatch.cli.options import Json
+from fashionbatch.cli.values import preparation
+from fashionbatch.specs import HeadSpec
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -74,13 +76,34 @@ def show(name: str, json: Json = False) -> None:
     if json:
         show_json(about)
         return
-    shown = {k: v for k, v in about.items() if k not in ("blocks", "trained_by_unfreeze")}
-    show_table(name, ["what", "value"], [[k, v] for k, v in shown.items()])
-    rows: list[list[object]] = [
-        [f"blocks:{number}", block, f"{count:,}"]
-        for number, (block, count) in enumerate(zip(reversed(blocks), counts, strict=True), 1)
+    about_it: list[list[object]] = [
+        ["provider", f"{about['provider']} {about['version']}"],
+        ["weights", ", ".join([*about["weights"], "none"])],
+        ["input", preparation(about["preprocessing"])],
+        ["head", _words(spec.head)],
+        ["parameters, without head", f"{about['backbone_parameters']:,}"],
+        ["batch-norm statistics", f"{statistics:,}"],
+        ["blocks", f"{len(blocks)}, {blocks[0]} to {blocks[-1]}"],
     ]
-    show_table("--unfreeze", ["choice", "trains from", "parameters of the base"], rows)
+    show_table(f"{name}: {spec.summary}", ["what", "value"], about_it)
+    print()
+    every = about["backbone_parameters"]
+    choices = [("none", "the head only", 0)]
+    for number, (block, count) in enumerate(zip(reversed(blocks), counts, strict=True), 1):
+        choices.append((f"blocks:{number}", f"{block} to the end", count))
+    choices.append(("all", "the whole base", every))
+    show_table(
+        "What --unfreeze trains, beside the head",
+        ["choice", "trains", "parameters", "share"],
+        [[choice, what, f"{n:>11,}", f"{100 * n // every:>3} %"] for choice, what, n in choices],
+    )
+
+
+def _words(head: HeadSpec) -> str:
+    layers = [f"dense {width} with ReLU" for width in head.hidden]
+    if head.dropout:
+        layers.append(f"dropout {head.dropout:g}")
+    return ", ".join([*layers, "one output per class"])
 
 
 def _row(component: Any) -> dict[str, Any]:

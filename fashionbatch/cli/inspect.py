@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,11 +10,11 @@ import typer
 from fashionbatch import api
 from fashionbatch.cli.console import say, show_json, show_table, warn
 from fashionbatch.cli.options import Json, with_options
+from fashionbatch.cli.values import size
 from fashionbatch.config import InspectConfig
 
 #: of a long list the first and the last are shown
 _LARGEST, _SMALLEST = 15, 5
-_UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
 def inspect(
@@ -48,7 +47,7 @@ def add_to(app: typer.Typer) -> None:
 def _show(result: dict[str, Any]) -> None:
     title = (
         f"{result['name']}: {_number(result['items'])} images, "
-        f"{_number(len(result['classes']))} classes, {_size(result['bytes'])}"
+        f"{_number(len(result['classes']))} classes, {size(result['bytes'])}"
     )
     show_table(
         title,
@@ -57,7 +56,7 @@ def _show(result: dict[str, Any]) -> None:
             [
                 s["split"],
                 *(_number(s[c]) for c in ("items", "labelled", "unlabelled", "classes")),
-                _size(s["bytes"]),
+                size(s["bytes"]),
             ]
             for s in result["splits"]
         ],
@@ -118,7 +117,7 @@ def _show_images(result: dict[str, Any]) -> None:
         for side in ("width", "height"):
             rows.append([f"{side}, pixels", *_spread(images[side], _number)])
         rows.append(["megapixels", *_spread(images["megapixels"], "{:.3g}".format)])
-    rows.append(["file size", *_spread(images["bytes"], _size)])
+    rows.append(["file size", *_spread(images["bytes"], size)])
     if boxes["area_share"]:
         rows.append(["box, share of the image", *_spread(boxes["area_share"], "{:.1%}".format)])
     told = [f"{_number(count)} {kind}" for kind, count in images["formats"].items()]
@@ -235,10 +234,3 @@ def _spread(measures: dict[str, float], form: Any) -> list[object]:
 
 def _number(value: float) -> str:
     return f"{value:,.10g}"
-
-
-def _size(count: float) -> str:
-    if count < 1024:
-        return f"{count:,.0f} bytes"
-    power = min(int(math.log2(count)) // 10, len(_UNITS))
-    return f"{count / 1024**power:,.4g} {_UNITS[power - 1]}"

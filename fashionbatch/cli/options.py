@@ -17,7 +17,8 @@ def with_options(config: type, run: Callable[..., None], example: str) -> Callab
 
     Args:
         config: a dataclass of :mod:`fashionbatch.config`.
-        run: called as ``run(..., options)``; its last parameter gets the fields' values.
+        run: called as ``run(..., options)``; its last parameter gets the values of those fields
+            that the user typed, so that a recipe may fill in the others.
         example: shown under the help.
     """
     own = list(inspect.signature(run, eval_str=True).parameters.values())[:-1]
@@ -27,13 +28,18 @@ def with_options(config: type, run: Callable[..., None], example: str) -> Callab
     fields = sorted(
         (f for f in dataclasses.fields(config) if f.metadata), key=lambda f: f.name not in mine
     )
-    parameters = [*own, *(_parameter(f, hints[f.name]) for f in fields)]
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters = [context, *own, *(_parameter(f, hints[f.name]) for f in fields)]
 
-    def command(**values: Any) -> None:
+    def command(context: typer.Context, **values: Any) -> None:
         options = {f.name: values.pop(f.name) for f in fields}
         run(
             **values,
-            options={k: tuple(v) if isinstance(v, list) else v for k, v in options.items()},
+            options={
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in options.items()
+                if _was_typed(context, name)
+            },
         )
 
     # typer reads the signature, which is made here so that no option is written down twice
@@ -44,6 +50,11 @@ def with_options(config: type, run: Callable[..., None], example: str) -> Callab
     command.__name__ = run.__name__
     command.__doc__ = f"{inspect.getdoc(run)}\n\nExample: {example}"
     return command
+
+
+def _was_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
 
 
 def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
@@ -58,7 +69,7 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     text = meta["help"]
     if "choices" in meta and default is not None:
         text += f" ({', '.join(meta['choices'])})"
-    shown = default not in (None, False, True, [])
+    shown = default is not None and default != [] and not isinstance(default, bool)
     option = typer.Option(*flags, help=text, show_default=shown, metavar=_metavar(hint))
     return inspect.Parameter(
         field.name,

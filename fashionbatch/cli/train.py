@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -16,22 +17,41 @@ from fashionbatch.cli.console import (
     warn_of_broken_plugins,
 )
 from fashionbatch.cli.options import Json, with_options
+from fashionbatch.cli.plan import show_plan
+from fashionbatch.cli.values import readable, size
 from fashionbatch.config import TrainConfig
+from fashionbatch.recipe import resolve
+
+#: names of the history's columns for people
+METRICS = {
+    "top1": "top-1",
+    "top3": "top-3",
+    "top5": "top-5",
+    "macro_recall": "macro recall",
+    "attr_recall3": "attribute recall@3",
+    "attr_recall5": "attribute recall@5",
+    "attr_map": "attribute mAP",
+}
 
 
 class TrainTeller(Teller):
-    """Shows a training: its plan, a bar per epoch, a line per epoch."""
+    """Shows a training: its plan, a bar per epoch, a line per epoch, and what came between."""
 
     def on_plan(self, values: dict[str, Any]) -> None:
         """What is going to happen."""
-        plan = values["plan"]
-        items = ", ".join(f"{count} {split}" for split, count in plan["items"].items())
+        plan, config = values["plan"], values["config"]
+        trained, whole = plan["trainable_parameters"], plan["parameters"]
+        by = f" by recipe {config['recipe']}" if config["recipe"] else ""
         say(
-            f"Data {plan['data']}: {items}, {plan['classes']} classes. "
-            f"{plan['backbone']['name']} ({plan['weights']} weights) on {plan['device']}, "
-            f"{plan['trainable_parameters']:,} of {plan['parameters']:,} parameters trained."
+            f"Data {plan['data']}: {readable(plan['items'])}; {plan['classes']:,} classes. "
+            f"{plan['backbone']['name']} ({plan['weights']} weights) on {plan['device']}{by}, "
+            f"{trained:,} of {whole:,} parameters trained."
         )
-        self.epochs, self.epoch = values["config"]["epochs"], 1
+        self.run, self.epochs, self.epoch = values["run"], config["epochs"], 1
+
+    def on_disk(self, values: dict[str, Any]) -> None:
+        """So much is going to be written."""
+        say(f"{size(values['bytes'])} of activations go to {values['path']}")
 
     def on_features(self, values: dict[str, Any]) -> None:
         """Features of the frozen base are being computed."""
@@ -44,10 +64,20 @@ class TrainTeller(Teller):
         """Features of an earlier run are used."""
         say(f"Features reused from {values['path']}")
 
+    def on_resumed(self, values: dict[str, Any]) -> None:
+        """The run goes on in an epoch, counted from 1, of which so many steps are done."""
+        self.epoch = values["epoch"]
+        behind = f", behind step {values['step']:,}" if values["step"] else ""
+        say(f"resuming at epoch {self.epoch}{behind}")
+
+    def on_memory(self, values: dict[str, Any]) -> None:
+        """A step was too large for the memory."""
+        say(f"out of memory: going on with a micro-batch of {values['micro_batch']:,}")
+
     def on_step(self, values: dict[str, Any]) -> None:
         """A step of an epoch is done."""
-        if values["step"] == 1:
-            self.start_bar(values["of"], f"epoch {self.epoch}/{self.epochs}")
+        if values["step"] == 1 or self.bar is None:  # a resumed epoch starts with a later one
+            self.start_bar(values["of"] - values["step"] + 1, f"epoch {self.epoch}/{self.epochs}")
             if self.bar is not None:
                 self.bar.unit = "step"
         if self.bar is not None:
@@ -56,15 +86,24 @@ class TrainTeller(Teller):
     def on_epoch(self, row: dict[str, Any]) -> None:
         """An epoch is done."""
         self.close()
-        say(
-            f"epoch {row['epoch']}/{self.epochs}: train loss {row['train_loss']:.4f}, "
-            f"val loss {row['val_loss']:.4f}, val top-1 {row['val_top1']:.4f} "
-            f"({row['seconds']:.1f} s)"
-        )
+        shown = [f"train loss {row['train_loss']:.4f}", f"val loss {row['val_loss']:.4f}"]
+        for metric in ("top1", "attr_recall3"):
+            if f"val_{metric}" in row:
+                shown.append(f"val {METRICS[metric]} {row[f'val_{metric}']:.4f}")
+        say(f"epoch {row['epoch']}/{self.epochs}: {', '.join(shown)} ({row['seconds']:.1f} s)")
         self.epoch = row["epoch"] + 1
 
 
 def train(
+    changes: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="OPTION=VALUE",
+            help="Any option by its name in a recipe, before all else: epochs=3. Nothing behind = "
+            "is its default. Repeatable.",
+        ),
+    ] = [],  # noqa: B006  # typer copies it
     json: Json = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the resolved configuration and plan; stop.")
@@ -73,28 +112,30 @@ def train(
 ) -> None:
     """Finetune a network on a data set."""
     warn_of_broken_plugins()
-    if options["data"] is None:
-        options["data"] = _ask_for_data()
+    if resolve(options, changes).data is None and (data := _ask_for_data()):
+        options["data"] = data
     with TrainTeller("train") as tell:
-        result = api.train(tell=tell, dry_run=dry_run, **options)
+        result = api.train(tell=tell, dry_run=dry_run, set=changes, **options)
+    if os.environ.get("RANK", "0") != "0":
+        return  # one of several processes: the first one speaks
     if json:
         show_json(result)
     elif dry_run:
-        flat = [[f"{part}.{k}", v] for part in ("config", "plan") for k, v in result[part].items()]
-        show_table("Nothing was run", ["option", "value"], [["run", result["run"]], *flat])
+        show_plan(result)
     else:
         show_result(result)
 
 
 def show_result(result: dict[str, Any]) -> None:
     """The figures of a finished training."""
+    names = list(result["val"])
     rows: list[list[object]] = [
-        [split, *(f"{result[split][k]:.4f}" for k in ("loss", "top1", "top3"))]
+        [split, *(f"{result[split][name]:.4f}" for name in names)]
         for split in ("val", "test")
         if result[split]
     ]
     title = f"{result['run']}: best epoch {result['best_epoch']} of {result['epochs']}"
-    show_table(title, ["split", "loss", "top-1", "top-3"], rows)
+    show_table(title, ["split", *(METRICS.get(name, name) for name in names)], rows)
 
 
 def _ask_for_data() -> Any:
@@ -112,5 +153,5 @@ def _ask_for_data() -> Any:
 
 def add_to(app: typer.Typer) -> None:
     """Registers the command."""
-    example = "fashionbatch train --data shards/photos --backbone resnet50 --epochs 20"
+    example = "fashionbatch train --data shards/photos --recipe fast"
     app.command("train")(with_options(TrainConfig, train, example))

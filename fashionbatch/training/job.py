@@ -155,6 +155,8 @@ def prepare(
     assert config.unfreeze is not None
     freeze.unfreeze(model, blocks, parse_unfreeze(config.unfreeze))
     used = [component, registry.find("optimizer", config.opt)]
+    if config.freeze_opt is not None:
+        used.append(registry.find("optimizer", config.freeze_opt))
     used.append(registry.find("schedule", parse_choice(config.sched)[0]))
     used += [registry.find("regularizer", parse_choice(r)[0]) for r in config.regularizers]
     used += [registry.find("logger", parse_choice(text)[0]) for text in config.logger]

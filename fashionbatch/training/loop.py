@@ -66,8 +66,8 @@ class Setup:
         identity: what a resumed run must share with its checkpoint, as JSON values.
         title: of the curves.
         loggers: told how it goes.
-        tell: gets ``("step", ...)``, ``("epoch", row)``, ``("resumed", {"epoch", "step"})``,
-            ``("stopped", {"path"})``, ``("memory", {"micro_batch"})``.
+        tell: gets ``("step", ...)``, ``("epoch", row)``, ``("resumed", {"epoch", "step"})`` and
+            ``("memory", {"micro_batch"})``.
     """
 
     model: Classifier
@@ -164,7 +164,13 @@ class Loop:
         setup.model.load_state_dict(self._best)
         if setup.group.leads:
             path = self.folder / "curves.png"
-            curves.save_curves(path, self.result.history, setup.title)
+            curves.save_curves(
+                path,
+                self.result.history,
+                setup.title,
+                best_epoch=self.result.best_epoch,
+                freeze_epochs=setup.freeze_epochs,
+            )
             for logger in setup.loggers:
                 logger.figure("curves", path)
         return self.result
@@ -404,7 +410,7 @@ class Loop:
             regularizer.load_state_dict({**values, **restored.part(f"regularizer.{number}.")})
         if isinstance(setup.schedule, Schedule):
             setup.schedule.load_state_dict(state["schedule"])
-        setup.tell("resumed", {"epoch": self.epoch + 1, "step": self.step + 1})
+        setup.tell("resumed", {"epoch": self.epoch + 1, "step": self.step})
         return restored
 
     def _stop(self, number: int) -> None:

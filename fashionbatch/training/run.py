@@ -152,6 +152,7 @@ def _refuse_other(values: Mapping[str, Any], folder: Path) -> None:
     free = {
         "epochs", "device", "workers", "name", "output", "exist_ok", "resume", "micro_batch",
         "checkpoint_minutes", "logger",
+        "recipe",  # its values count, not where they were read
     }  # fmt: skip
     changed = [
         "--" + k.replace("_", "-")
@@ -284,11 +285,14 @@ def _optimizers(
     config: TrainConfig,
 ) -> Callable[[loop.ParameterGroups, float, bool], torch.optim.Optimizer]:
     def make(parameters: loop.ParameterGroups, lr: float, frozen: bool) -> torch.optim.Optimizer:
-        component = registry.find("optimizer", config.opt)
+        other = frozen and config.freeze_opt is not None
+        component = registry.find("optimizer", str(config.freeze_opt) if other else config.opt)
         assert isinstance(component.spec, OptimizerSpec)
-        common = {"momentum": config.momentum, "weight_decay": config.weight_decay}
-        options = {k: v for k, v in common.items() if k in component.spec.options}
-        options |= parse_options(config.opt_kwargs, "--opt-kwargs")
+        options: dict[str, Any] = {}
+        if not other:
+            common = {"momentum": config.momentum, "weight_decay": config.weight_decay}
+            options = {k: v for k, v in common.items() if k in component.spec.options}
+            options |= parse_options(config.opt_kwargs, "--opt-kwargs")
         made: torch.optim.Optimizer = registry.create(component, parameters, lr=lr, **options)
         return made
 

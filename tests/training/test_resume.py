@@ -82,7 +82,7 @@ def test_stopped_within_an_epoch(train, whole, tmp_path, number):
     events = []
     train("cut", resume=True, tell=lambda e, v: events.append((e, v)), **RECIPE)
     (resumed,) = [v for e, v in events if e == "resumed"]
-    assert resumed == {"epoch": (number - 1) // STEPS + 1, "step": (number - 1) % STEPS + 2}
+    assert resumed == {"epoch": (number - 1) // STEPS + 1, "step": (number - 1) % STEPS + 1}
     assert sum(e == "step" for e, _ in events) == 3 * STEPS - number
     assert same(weights(whole), weights(tmp_path / "cut"))
     assert history(whole) == history(tmp_path / "cut")
