@@ -118,7 +118,6 @@ def test_what_comes_between(tell: TrainTeller, capsys: pytest.CaptureFixture[str
         ("resumed", {"epoch": 4, "step": 0}, "resuming at epoch 4\n"),
         ("resumed", {"epoch": 4, "step": 1200}, "resuming at epoch 4, behind step 1,200\n"),
         ("memory", {"micro_batch": 16}, "out of memory: going on with a micro-batch of 16\n"),
-        ("stopped", {"epoch": 4, "step": 1300}, "--name x-1 --resume\n"),
     ):
         tell(event, values)
         said = capsys.readouterr().err
