@@ -59,6 +59,7 @@ def train(job: Job, folder: Path, tell: Tell) -> dict[str, Any]:
     card = ModelCard(
         backbone=job.component.provenance,
         head=job.head,
+        bottleneck=config.bottleneck,
         classes=job.shards.classes,
         preprocessing=job.preprocessing,
         metrics={"best_epoch": result.best_epoch, **metrics},

@@ -1,0 +1,45 @@
+"""What a way of training feeds to the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from fashionbatch.models.build import Outputs
+from fashionbatch.training.targets import Targets
+
+
+class TrainingBatch(NamedTuple):
+    """Items of one step, or of a part of a split.
+
+    Attributes:
+        inputs: images, or activations; each ``[N, ...]``.
+        targets: of the same items.
+        keys: what the catalogue calls them, for messages.
+    """
+
+    inputs: tuple[Tensor, ...]
+    targets: Targets
+    keys: tuple[str, ...]
+
+
+class Task(Protocol):
+    """Where batches come from, and what of the model they run through."""
+
+    def steps(self) -> int:
+        """Optimizer steps of an epoch."""
+        ...
+
+    def train_batches(self, epoch: int, start: int = 0) -> Iterator[TrainingBatch]:
+        """One epoch, counted from 0, in its own order; from step ``start`` on."""
+        ...
+
+    def batches(self, split: str) -> Iterator[TrainingBatch]:
+        """Every item of a split once."""
+        ...
+
+    def forward(self, inputs: Tensor | tuple[Tensor, ...]) -> Outputs:
+        """Runs what is trained."""
+        ...
