@@ -10,7 +10,6 @@ from typing import Any
 from fashionbatch.errors import UnknownNameError, UsageError
 from fashionbatch.specs import SPLITS
 
-
 #: how a layer's output becomes a vector; the first is the default
 POOLS = ("avg", "flatten")
 

@@ -96,7 +96,7 @@ class Classifier(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def normalized(self, images: Tensor) -> Tensor:
-        """uint8 or float ``[N, 3, H, W]`` on the scale 0..255 → float32, as the backbone takes it."""
+        """uint8 or float ``[N, 3, H, W]`` on the scale 0..255 → float32, for the backbone."""
         return (images.float() / 255 - self.mean) / self.std
 
     def bottleneck(self, images: Tensor) -> Tensor:

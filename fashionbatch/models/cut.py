@@ -218,9 +218,10 @@ def _split(backbone: nn.Module, graph: fx.Graph, side: int) -> Cut:
             trained.add(node)
     seen = [_Seen(backbone, graph), _Seen(backbone, graph)]
     for count, each in zip((2, 3), seen, strict=True):
-        each.run(_sample(backbone, count, side))  # type: ignore[no-untyped-call]  # torch's is not
+        each.run(_sample(backbone, count, side))
     tail, crossing = _tail(graph, trained, of_images, seen)
-    front, copies = fx.Graph(), {}
+    front = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         if node not in trained and node.op != "output":
             copies[node] = front.node_copy(node, copies.__getitem__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -11,15 +12,16 @@ import torch
 from torch import Tensor
 
 from fashionbatch.models.build import Classifier, Outputs
-from fashionbatch.pipeline.batches import Batch, Order, batches
+from fashionbatch.pipeline.batches import Order, batches
 from fashionbatch.shards.read import ShardSet
 from fashionbatch.specs import Preprocessing
-from fashionbatch.training.loop import TrainingBatch
+from fashionbatch.training.targets import Targets
+from fashionbatch.training.task import TrainingBatch
 
 
 @dataclass(kw_only=True)
 class Finetune:
-    """A :class:`fashionbatch.training.loop.Task` over images.
+    """A :class:`fashionbatch.training.task.Task` over images.
 
     Attributes:
         model: what is trained.
@@ -44,20 +46,20 @@ class Finetune:
     failed: dict[int, str] = field(default_factory=dict)
 
     def steps(self) -> int:
-        """See :class:`fashionbatch.training.loop.Task`."""
+        """See :class:`fashionbatch.training.task.Task`."""
         return len(self._order(0).batches)
 
-    def train_batches(self, epoch: int) -> Iterator[TrainingBatch]:
-        """See :class:`fashionbatch.training.loop.Task`."""
-        return self._batches(self._order(epoch))
+    def train_batches(self, epoch: int, start: int = 0) -> Iterator[TrainingBatch]:
+        """See :class:`fashionbatch.training.task.Task`."""
+        return itertools.islice(self._batches(self._order(epoch)), start, None)
 
     def batches(self, split: str) -> Iterator[TrainingBatch]:
-        """See :class:`fashionbatch.training.loop.Task`."""
+        """See :class:`fashionbatch.training.task.Task`."""
         return self._batches(Order.sequential(self.rows[split], self.batch_size))
 
-    def forward(self, inputs: Tensor) -> Outputs:
-        """See :class:`fashionbatch.training.loop.Task`."""
-        outputs: Outputs = self.model(inputs)
+    def forward(self, inputs: Tensor | tuple[Tensor, ...]) -> Outputs:
+        """See :class:`fashionbatch.training.task.Task`."""
+        outputs: Outputs = self.model(inputs if isinstance(inputs, Tensor) else inputs[0])
         return outputs
 
     def _order(self, epoch: int) -> Order:
@@ -72,13 +74,6 @@ class Finetune:
     def _batches(self, order: Order) -> Iterator[TrainingBatch]:
         for batch in batches(self.shards, order, self.preprocessing, workers=self.workers):
             self.failed.update((row, str(error)) for row, error in batch.failures)
-            yield batch.images, self._targets(batch), self._names(batch)
-
-    def _targets(self, batch: Batch) -> Tensor:
-        return torch.from_numpy(self.shards.labels[batch.rows].astype(np.int64))
-
-    def _names(self, batch: Batch) -> str:
-        if not len(batch.rows):
-            return "no images"
-        first, last = (self.shards.name(int(row)) for row in batch.rows[[0, -1]])
-        return f"{len(batch.rows)} images, {first!r} to {last!r}"
+            labels = torch.from_numpy(self.shards.labels[batch.rows].astype(np.int64))
+            keys = tuple(self.shards.name(row) for row in batch.rows.tolist())
+            yield TrainingBatch((batch.images,), Targets(category=labels), keys)

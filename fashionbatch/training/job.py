@@ -106,9 +106,7 @@ def prepare(config: TrainConfig, data: Path, *, fetch: bool = True) -> Job:
     config = _resolve(config, data, shards, preprocessing, head)
     device = devices.choose(config.device)
     seed_everything(config.seed)
-    model = build(
-        component, preprocessing, head, len(shards.classes), bottleneck=config.bottleneck
-    )
+    model = build(component, preprocessing, head, len(shards.classes), bottleneck=config.bottleneck)
     blocks = freeze.block_names(
         model.backbone, spec.blocks, truncated=config.bottleneck is not None
     )

@@ -1,52 +1,30 @@
 """The training loop of both modes: epochs of steps, validation, the best epoch, checkpoints.
 
 What differs between the modes is where a batch comes from and what of the model it runs through:
-a :class:`Task` says that.
+a :class:`fashionbatch.training.task.Task` says that.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fashionbatch.errors import TrainingError, UsageError
+from fashionbatch.errors import TrainingError, UsageError, counted
 from fashionbatch.models import freeze
-from fashionbatch.models.build import Classifier, Outputs
+from fashionbatch.models.build import Classifier
 from fashionbatch.training import checkpoint as checkpoints
 from fashionbatch.training import curves
 from fashionbatch.training.metrics import Metrics
 from fashionbatch.training.regularizer import Regularizer
-from fashionbatch.training.targets import Loss, Targets
-
-#: inputs (images or features), targets int64 [N], and names of the batch for messages
-TrainingBatch = tuple[Tensor, Tensor, str]
-
-
-class Task(Protocol):
-    """What a mode feeds to the loop."""
-
-    def steps(self) -> int:
-        """Batches in an epoch."""
-        ...
-
-    def train_batches(self, epoch: int) -> Iterator[TrainingBatch]:
-        """One epoch, counted from 0, in its own order."""
-        ...
-
-    def batches(self, split: str) -> Iterator[TrainingBatch]:
-        """Every item of a split once."""
-        ...
-
-    def forward(self, inputs: Tensor) -> Outputs:
-        """Runs what the mode trains."""
-        ...
+from fashionbatch.training.targets import Loss
+from fashionbatch.training.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,15 +190,17 @@ def _epoch(
     steps = task.steps()
     trained = [p for p in setup.model.parameters() if p.requires_grad]
     freeze.train_mode(setup.model)
-    for step, (inputs, targets, names) in enumerate(task.train_batches(epoch)):
-        if not len(targets):
+    for step, batch in enumerate(task.train_batches(epoch)):
+        if not batch.keys:
             continue
         for group in optimizer.param_groups:
             group["lr"] = setup.lr * setup.schedule(epoch + step / steps)
-        inputs, targets = inputs.to(setup.device), targets.to(setup.device)
-        aims = Targets(category=targets)
-        for regularizer in setup.regularizers:
-            inputs, aims = regularizer.on_batch(inputs, aims)
+        inputs = tuple(t.to(setup.device) for t in batch.inputs)
+        targets = aims = batch.targets.to(setup.device)
+        if len(inputs) == 1:  # several tensors of one image have no common meaning
+            for regularizer in setup.regularizers:
+                first, aims = regularizer.on_batch(inputs[0], aims)
+                inputs = (first,)
         outputs = task.forward(inputs)
         loss = setup.loss(outputs, aims, setup.loss.norms(aims))
         total = loss
@@ -229,6 +209,7 @@ def _epoch(
             if penalty is not None:
                 total = total + penalty
         if not math.isfinite(total.item()):
+            names = f"{counted(len(batch.keys), 'image')}, {batch.keys[0]!r} to {batch.keys[-1]!r}"
             raise TrainingError(
                 f"the loss is {total.item()} in epoch {epoch + 1}, step {step + 1} ({names}): "
                 "lower --lr, or clip gradients with --clip-grad 0.5"
@@ -240,7 +221,8 @@ def _epoch(
         optimizer.step()
         for regularizer in setup.regularizers:
             regularizer.after_step(setup.model)
-        metrics.update(outputs.logits, targets, loss)
+        assert targets.category is not None
+        metrics.update(outputs.logits, targets.category, loss)
         setup.on_step(step + 1, steps, loss.item())
     setup.model.eval()
     return _computed(metrics, "train")
@@ -251,10 +233,12 @@ def evaluate(setup: Setup, task: Task, split: str) -> dict[str, float]:
     metrics = Metrics(setup.classes, setup.device)
     setup.model.eval()
     with torch.inference_mode():
-        for inputs, targets, _ in task.batches(split):
-            if len(targets):
-                outputs = task.forward(inputs.to(setup.device))
-                metrics.update(outputs.logits, targets.to(setup.device))
+        for batch in task.batches(split):
+            if batch.keys:
+                outputs = task.forward(tuple(t.to(setup.device) for t in batch.inputs))
+                targets = batch.targets.to(setup.device)
+                assert targets.category is not None
+                metrics.update(outputs.logits, targets.category)
     return _computed(metrics, split)
 
 

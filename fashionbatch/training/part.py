@@ -18,6 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from fashionbatch import files
@@ -30,6 +31,8 @@ PLAIN = -1
 _OWN_CHUNK = 32 << 10
 _CHUNK_BYTES = 1 << 20
 _CHECK_BYTES = 16 << 20
+#: from here on a number rounds to infinity in float16 (65504 is its largest)
+_OVERFLOW = 65520.0
 #: the first whose structures have checksums
 _FORMAT = "v110"
 
@@ -92,35 +95,39 @@ class Collected:
 
     def add(self, rows: Rows, tensors: Sequence[Tensor]) -> None:
         """Takes float ``[n, *shape]`` of each; a row that is not finite becomes a failure."""
-        finite = tensors[0].new_ones(len(rows), dtype=bool)
-        for tensor in tensors:
-            finite &= tensor.flatten(1).isfinite().all(dim=1)
+        peaks = torch.stack([_peaks(tensor) for tensor in tensors])
+        finite = peaks.isfinite().all(dim=0)
+        too_large = (peaks[:, finite] >= _OVERFLOW).any(dim=1).tolist()
         good = finite.cpu().numpy()
         self.failed.update((row, "model: gives no finite numbers") for row in rows[~good].tolist())
         start = len(self.rows)
         self.rows += rows[good].tolist()
         for place, tensor in enumerate(tensors):
-            values = tensor[finite].float()
-            if not values.half().isfinite().all():
-                self._buffers[place] = self._buffers[place].astype(np.float32)
+            if too_large[place]:
+                self._buffers[place] = self._buffers[place].astype(np.float32, copy=False)
             buffer = self._buffers[place]
-            kept = values.half() if buffer.dtype == np.float16 else values
-            buffer[start : len(self.rows)] = kept.cpu().numpy()
+            kept = tensor if good.all() else tensor[finite]
+            kept = kept.half() if buffer.dtype == np.float16 else kept.float()
+            buffer[start : len(self.rows)] = kept.contiguous().cpu().numpy()
 
-    def commit(self, folder: Path, key: str) -> None:
+    def commit(self, folder: Path, key: str) -> Stored:
         """Writes the file.
+
+        Returns:
+            what it holds.
 
         Raises:
             TrainingError: it cannot be written.
         """
         path = path_of(folder, self.part.number)
+        rows = np.array(self.rows, np.int64)
         tensors = [buffer[: len(self.rows)] for buffer in self._buffers]
         try:
             with (
                 files.atomic(path) as temporary,
                 h5py.File(temporary, "w", libver=_FORMAT) as file,
             ):
-                _write(file, key, self.part, np.array(self.rows, np.int64), self.failed)
+                _write(file, key, self.part, rows, self.failed)
                 for crossing, values in zip(self.crossing, tensors, strict=True):
                     _write_tensor(file, crossing, values)
         except OSError as error:
@@ -128,6 +135,14 @@ class Collected:
                 f"{path} cannot be written ({str(error).splitlines()[0]}): make room and run the "
                 "same command again; finished parts are kept"
             ) from error
+        types = tuple(buffer.dtype for buffer in self._buffers)
+        return Stored(path=path, copy=self.part.copy, rows=rows, failed=self.failed, types=types)
+
+
+def _peaks(tensor: Tensor) -> Tensor:
+    """float32 ``[N]``: the largest absolute value of each row; NaN where there is one."""
+    axes = tuple(range(1, tensor.ndim))
+    return torch.maximum(tensor.amax(axes), -tensor.amin(axes)).float()
 
 
 def path_of(folder: Path, number: int) -> Path:
@@ -147,7 +162,7 @@ def size(part: Part, key: str, crossing: Sequence[Crossing]) -> int:
         for each in crossing:
             _write_tensor(file, each, np.zeros((len(part.rows), *each.shape), np.float16))
         file.flush()
-        return int(file.id.get_filesize())
+        return len(file.id.get_file_image())  # the file's own size is rounded up
 
 
 def _write(file: h5py.File, key: str, part: Part, rows: Rows, failed: dict[int, str]) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import tomli_w
 import torch
 from torch import nn
@@ -20,12 +18,19 @@ from fashionbatch.errors import TrainingError, UsageError
 from fashionbatch.models import card as cards
 from fashionbatch.models import freeze
 from fashionbatch.models.card import ModelCard
+from fashionbatch.models.cut import cut
 from fashionbatch.parse import parse_choice, parse_options, parse_unfreeze
+from fashionbatch.pipeline.batches import Order
 from fashionbatch.specs import OptimizerSpec
-from fashionbatch.training import bottleneck, loop
+from fashionbatch.training import computation, loop
+from fashionbatch.training.cached import Cached
 from fashionbatch.training.checkpoint import seed_everything
+from fashionbatch.training.computation import Views
 from fashionbatch.training.finetune import Finetune
 from fashionbatch.training.job import Job
+from fashionbatch.training.part import Rows
+from fashionbatch.training.targets import Targets
+from fashionbatch.training.task import Task
 
 #: a set-up run tells of itself: (event, values)
 Tell = Callable[[str, dict[str, Any]], None]
@@ -114,9 +119,9 @@ def _refuse_other(values: Mapping[str, Any], folder: Path) -> None:
         )
 
 
-def _task(job: Job, folder: Path, tell: Tell) -> tuple[loop.Task, dict[int, str]]:
+def _task(job: Job, folder: Path, tell: Tell) -> tuple[Task, dict[int, str]]:
     config = job.config
-    if config.mode == "finetune":
+    if config.mode == "finetune" and not config.prefix_cache:
         finetune = Finetune(
             model=job.model,
             shards=job.shards,
@@ -128,48 +133,69 @@ def _task(job: Job, folder: Path, tell: Tell) -> tuple[loop.Task, dict[int, str]
             workers=job.workers,
         )
         return finetune, finetune.failed
+    return _cached(job, folder, tell)
+
+
+def _cached(job: Job, folder: Path, tell: Tell) -> tuple[Task, dict[int, str]]:
+    config = job.config
+    parts = cut(job.model.backbone, job.component.spec.name, job.preprocessing.size)
     everything = np.unique(np.concatenate(list(job.rows.values())))
-    key = files.fingerprint(
-        {
-            "data": job.shards.manifest.fingerprint,
-            "rows": files.fingerprint(everything.tolist()),
-            "backbone": job.component.provenance,
-            "weights": _hash_of(job.model.backbone),
-            "preprocessing": job.preprocessing.to_json(),
-        }
-    )
-    cache = folder.parent / ".features" / f"{key[:32]}.h5"
+    if config.augment == "none":
+        views = Views(plain=everything)
+    else:
+        views = Views(
+            plain=np.setdiff1d(everything, job.rows["train"]),
+            augmented=job.rows["train"],
+            copies=config.augment_copies,
+            augment=config.augment,
+            seed=config.seed,
+        )
     done = 0
 
     def progress(count: int) -> None:
         nonlocal done
         done += count
-        tell("features", {"done": done, "of": len(everything)})
+        tell("features", {"done": done, "of": len(views)})
 
-    features = bottleneck.compute(
+    cache = folder.parent / ".features"
+    activations = computation.compute(
+        parts,
         job.model,
         job.shards,
-        everything,
+        views,
         job.preprocessing,
         cache,
-        batch_size=config.batch_size,
+        backbone={**job.component.provenance, "bottleneck": config.bottleneck},
         workers=job.workers,
         device=job.device,
+        planned=lambda size, path: tell("disk", {"bytes": size, "path": str(path)}),
         progress=progress,
     )
-    if features.reused:
+    if activations.reused:
         tell("reused", {"path": str(cache)})
-    if not len(features.rows):
+    if not len(activations):
         raise TrainingError(f"none of the images of {job.shards.path} can be used")
-    task = bottleneck.Bottleneck(
+
+    def targets(rows: Rows) -> Targets:
+        return Targets(category=torch.from_numpy(job.shards.labels[rows].astype(np.int64)))
+
+    def orders(epoch: int) -> Sequence[Rows]:
+        return Order.shuffled(
+            job.rows["train"], config.batch_size, seed=config.seed, epoch=epoch, augment="none"
+        ).batches
+
+    task = Cached(
         model=job.model,
-        features=features,
-        labels=job.shards.labels[features.rows].astype(np.int64),
+        tail=parts.tail,
+        activations=activations,
+        targets=targets,
+        names=job.shards.name,
         rows=job.rows,
+        orders=orders,
         batch_size=config.batch_size,
-        seed=config.seed,
+        copies=views.copies,
     )
-    return task, dict(features.failed)
+    return task, activations.failed
 
 
 def _setup(job: Job, tell: Tell, title: str) -> loop.Setup:
@@ -212,13 +238,3 @@ def _setup(job: Job, tell: Tell, title: str) -> loop.Setup:
         on_epoch=lambda row: tell("epoch", row),
         on_step=lambda step, steps, loss: tell("step", {"step": step, "of": steps, "loss": loss}),
     )
-
-
-def _hash_of(module: nn.Module) -> str:
-    return files.fingerprint(
-        {k: _digest(v.detach().cpu().numpy()) for k, v in module.state_dict().items()}
-    )
-
-
-def _digest(values: npt.NDArray[Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
