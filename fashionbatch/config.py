@@ -14,6 +14,7 @@ from typing import Any
 from fashionbatch.errors import UsageError
 from fashionbatch.fields import Checked, option
 from fashionbatch.parse import (
+    parse_bottleneck,
     parse_choice,
     parse_hidden,
     parse_limits,
@@ -318,6 +319,18 @@ class TrainConfig(_Selecting):
             parse_unfreeze(self.unfreeze)
         if self.head_hidden is not None:
             parse_hidden(self.head_hidden)
+        if self.bottleneck is not None:
+            parse_bottleneck(self.bottleneck)
+        if self.prefix_cache and self.mode == "bottleneck":
+            raise UsageError(
+                "--mode bottleneck computes the whole base once, and --prefix-cache its frozen "
+                "part: leave one of them out"
+            )
+        if self.augment_copies > 1 and not (self.prefix_cache and self.augment != "none"):
+            raise UsageError(
+                f"--augment-copies {self.augment_copies} is of --prefix-cache with an --augment "
+                "other than none: add those, or leave it out"
+            )
         parse_choice(self.sched)
         parse_options(self.opt_kwargs, "--opt-kwargs")
         for text in (*self.regularizer, *self.logger):

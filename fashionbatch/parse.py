@@ -10,6 +10,9 @@ from typing import Any
 from fashionbatch.errors import UnknownNameError, UsageError
 from fashionbatch.specs import SPLITS
 
+#: how a layer's output becomes a vector; the first is the default
+POOLS = ("avg", "flatten")
+
 
 def parse_choice(text: str) -> tuple[str, dict[str, Any]]:
     """Reads ``NAME[:k=v,...]``; numbers and booleans become such.
@@ -120,6 +123,22 @@ def parse_unfreeze(text: str) -> int | None:
     if not found:
         raise UsageError(f"--unfreeze {text}: write blocks:N (such as blocks:3), all or none")
     return int(found.group(1))
+
+
+def parse_bottleneck(text: str) -> tuple[str, str]:
+    """Reads ``NAME[:avg|flatten]``.
+
+    Returns:
+        the layer, and how its output becomes a vector.
+
+    Example:
+        >>> parse_bottleneck("layer3"), parse_bottleneck("features.30:flatten")
+        (('layer3', 'avg'), ('features.30', 'flatten'))
+    """
+    layer, _, pool = text.partition(":")
+    if not layer or pool not in ("", *POOLS) or text.endswith(":"):
+        raise UsageError(f"--bottleneck {text}: write LAYER, LAYER:avg or LAYER:flatten")
+    return layer, pool or POOLS[0]
 
 
 def parse_hidden(text: str) -> tuple[int, ...]:

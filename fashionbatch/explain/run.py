@@ -18,6 +18,7 @@ from fashionbatch.explain.base import Explained, Picture, Visualizer
 from fashionbatch.models import card as cards
 from fashionbatch.models import device as devices
 from fashionbatch.models.build import find_backbone
+from fashionbatch.parse import parse_bottleneck
 from fashionbatch.pipeline.decode import decode
 from fashionbatch.shards.read import is_shards, open_shards
 from fashionbatch.sources import Failure, Item
@@ -85,11 +86,13 @@ def _load(run: Path, device_name: str) -> Explained:
     model, card = cards.load(run)
     device = devices.choose(device_name)
     _, spec = find_backbone(f"{card.backbone['provider']}:{card.backbone['name']}")
+    # a backbone that ends with a layer has lost what lies behind it
+    layer = parse_bottleneck(card.bottleneck)[0] if card.bottleneck else spec.cam_layer
     return Explained(
         model=model.to(device),
         classes=card.classes,
         preprocessing=card.preprocessing,
-        cam_layer=model.backbone.get_submodule(spec.cam_layer),
+        cam_layer=model.backbone.get_submodule(layer),
         device=device,
     )
 

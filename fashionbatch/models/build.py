@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from fashionbatch import files, registry
 from fashionbatch.errors import ModelError, PluginError, UnknownNameError, UsageError
+from fashionbatch.models.cut import truncate
+from fashionbatch.parse import parse_bottleneck
 from fashionbatch.registry import Component
 from fashionbatch.specs import BackboneSpec, HeadSpec, Preprocessing
 
@@ -93,10 +95,13 @@ class Classifier(nn.Module):
             value = torch.tensor(getattr(preprocessing, name)).view(1, 3, 1, 1)
             self.register_buffer(name, value, persistent=False)
 
+    def normalized(self, images: Tensor) -> Tensor:
+        """uint8 or float ``[N, 3, H, W]`` on the scale 0..255 → float32, for the backbone."""
+        return (images.float() / 255 - self.mean) / self.std
+
     def bottleneck(self, images: Tensor) -> Tensor:
         """uint8 or float ``[N, 3, H, W]`` on the scale 0..255 → float ``[N, D]``."""
-        pixels = (images.float() / 255 - self.mean) / self.std
-        features: Tensor = self.backbone(pixels)
+        features: Tensor = self.backbone(self.normalized(images))
         return features
 
     def forward(self, images: Tensor) -> Outputs:
@@ -122,16 +127,27 @@ def build(
     head: HeadSpec,
     classes: int,
     attributes: int = 0,
+    bottleneck: str | None = None,
 ) -> Classifier:
     """A classifier with random weights, in evaluation mode.
 
+    Args:
+        component: the backbone.
+        preprocessing: its input.
+        head: on top of it.
+        classes: how many.
+        attributes: how many.
+        bottleneck: layer that the backbone is to end with, ``NAME[:avg|flatten]``.
+
     Raises:
-        UsageError: the backbone cannot take images of that size.
+        UsageError: the backbone cannot take images of that size, or end with that layer.
         PluginError: the backbone does not keep its contract.
     """
     backbone: nn.Module = registry.create(component).eval()
     name = component.spec.name
     side = preprocessing.size
+    if bottleneck is not None:
+        backbone = truncate(backbone, name, *parse_bottleneck(bottleneck))
     try:
         with torch.inference_mode():
             features = backbone(torch.zeros(1, 3, side, side))
@@ -142,9 +158,14 @@ def build(
             f"({reason[0] if reason else type(error).__name__}): choose another --img-size"
         ) from error
     if not isinstance(features, Tensor) or features.ndim != 2:
+        shape = list(getattr(features, "shape", []))
+        if bottleneck is not None:
+            raise UsageError(
+                f"--bottleneck {bottleneck}: this layer gives {shape}, which no head can take: "
+                "choose another one, or add :flatten"
+            )
         raise PluginError(
-            f"backbone {name!r} of {component.provider} gives "
-            f"{list(getattr(features, 'shape', []))}, not [N, D]: tell its author"
+            f"backbone {name!r} of {component.provider} gives {shape}, not [N, D]: tell its author"
         )
     backbone = backbone.to(memory_format=torch.channels_last)
     made = Head(features.shape[1], classes, head, attributes)

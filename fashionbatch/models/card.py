@@ -28,6 +28,7 @@ class ModelCard:
     Attributes:
         backbone: name, provider and version.
         head: widths and dropout.
+        bottleneck: layer that the backbone ends with, or ``None`` for its own end.
         classes: the vocabulary; logit ``i`` is ``classes[i]``.
         preprocessing: what fits and normalizes its input.
         metrics: of the best epoch, per split.
@@ -41,6 +42,7 @@ class ModelCard:
     preprocessing: Preprocessing
     metrics: Mapping[str, Any] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    bottleneck: str | None = None
     sha256: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -114,7 +116,13 @@ def load(folder: Path) -> tuple[Classifier, ModelCard]:
         component, _ = find_backbone(f"{provider}:{name}")
     except UnknownNameError as error:
         raise ModelError(f"{folder} needs backbone {name!r} of {provider}: {error}") from error
-    model = build(component, card.preprocessing, card.head, len(card.classes))
+    model = build(
+        component,
+        card.preprocessing,
+        card.head,
+        len(card.classes),
+        bottleneck=card.bottleneck,
+    )
     try:
         model.load_state_dict(safetensors.torch.load_file(weights))
     except Exception as error:  # the hash fits, so the backbone's code is not what it was

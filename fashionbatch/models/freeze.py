@@ -12,12 +12,15 @@ from fashionbatch.errors import PluginError, UsageError
 from fashionbatch.models.build import Classifier
 
 
-def block_names(backbone: nn.Module, patterns: Sequence[str]) -> list[str]:
+def block_names(
+    backbone: nn.Module, patterns: Sequence[str], *, truncated: bool = False
+) -> list[str]:
     """The blocks of a backbone, from input to output.
 
     Args:
         backbone: as built.
         patterns: of the spec; ``*`` and ``?`` match within one dotted segment.
+        truncated: blocks may be missing, because they lie behind the bottleneck's layer.
 
     Returns:
         the names of the matching modules that have parameters, in the network's order.
@@ -29,7 +32,7 @@ def block_names(backbone: nn.Module, patterns: Sequence[str]) -> list[str]:
     names: list[str] = []
     for pattern in patterns:
         matching = [n for n in modules if n and _matches(n, pattern)]
-        if not matching:
+        if not matching and not truncated:
             raise PluginError(f"no module of the backbone matches its block pattern {pattern!r}")
         names += [
             n for n in matching if n not in names and any(True for _ in modules[n].parameters())
@@ -62,6 +65,10 @@ def unfreeze(model: Classifier, blocks: Sequence[str], count: int | None) -> Non
     if count is None:
         return
     if count > len(blocks):
+        if not blocks:
+            raise UsageError(
+                f"--unfreeze blocks:{count}: no block ends before --bottleneck; write all or none"
+            )
         raise UsageError(
             f"--unfreeze blocks:{count}: the backbone has {len(blocks)} blocks "
             f"({blocks[0]} to {blocks[-1]}); write at most blocks:{len(blocks)}, or all"

@@ -20,8 +20,9 @@ from torch import Tensor
 from fashionbatch.errors import TrainingError, UsageError
 
 T = TypeVar("T")
-#: how long a process waits for the others: one may be hashing, or loading, for long
-_PATIENCE = timedelta(minutes=30)
+#: how long a process waits for the others: the first one may be computing activations for long,
+#: and one that is gone is noticed at once, by its connection
+_PATIENCE = timedelta(hours=12)
 
 
 @dataclass(frozen=True)

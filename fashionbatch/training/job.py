@@ -150,8 +150,10 @@ def prepare(
     seed_everything(config.seed)
     classes = shards.classes if "category" in labels.tasks else ()
     attributes = shards.manifest.attributes if "attributes" in labels.tasks else ()
-    model = build(component, preprocessing, head, len(classes), len(attributes))
-    blocks = freeze.block_names(model.backbone, spec.blocks)
+    model = build(component, preprocessing, head, len(classes), len(attributes), config.bottleneck)
+    blocks = freeze.block_names(
+        model.backbone, spec.blocks, truncated=config.bottleneck is not None
+    )
     assert config.unfreeze is not None
     freeze.unfreeze(model, blocks, parse_unfreeze(config.unfreeze))
     used = [component, registry.find("optimizer", config.opt)]

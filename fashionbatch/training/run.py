@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import tomli_w
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fashionbatch import files, registry
 from fashionbatch.config import TrainConfig
@@ -23,16 +20,15 @@ from fashionbatch.models import freeze
 from fashionbatch.models.card import ModelCard
 from fashionbatch.parse import parse_choice, parse_options, parse_unfreeze
 from fashionbatch.specs import OptimizerSpec
-from fashionbatch.training import bottleneck, loop
+from fashionbatch.training import loop
 from fashionbatch.training.checkpoint import seed_everything
-from fashionbatch.training.images import Images
+from fashionbatch.training.feed import make_task
 from fashionbatch.training.job import Job
 from fashionbatch.training.labels import balanced_weights
 from fashionbatch.training.logger import Logger
 from fashionbatch.training.metrics import Metrics
 from fashionbatch.training.schedule import with_warmup
 from fashionbatch.training.targets import Loss
-from fashionbatch.training.task import Task
 
 #: metrics that a result names beside the loss, by the first task
 _SHOWN = {"category": ("top1", "top3"), "attributes": ("attr_recall3", "attr_recall5", "attr_map")}
@@ -123,6 +119,7 @@ def _save(
     card = ModelCard(
         backbone=job.component.provenance,
         head=job.head,
+        bottleneck=job.config.bottleneck,
         tasks=job.tasks,
         classes=job.classes,
         attributes=job.attributes,
@@ -164,66 +161,6 @@ def _refuse_other(values: Mapping[str, Any], folder: Path) -> None:
             f"--resume: {folder} was begun with other options ({', '.join(changed)}): give those "
             f"in {path}, or start anew without --resume"
         )
-
-
-def make_task(job: Job, folder: Path, tell: Tell) -> tuple[Task, dict[int, str]]:
-    """Where the job's batches come from, and what of its images cannot be used, as it is found."""
-    config = job.config
-    if config.mode == "finetune":
-        images = Images(
-            model=job.model,
-            shards=job.shards,
-            labels=job.labels,
-            rows=job.rows,
-            sampling=job.sampling(),
-            preprocessing=job.preprocessing,
-            augment=config.augment,
-            workers=job.workers,
-            group=job.group,
-        )
-        return images, images.failed
-    everything = np.unique(np.concatenate(list(job.rows.values())))
-    key = files.fingerprint(
-        {
-            "data": job.shards.manifest.fingerprint,
-            "rows": files.fingerprint(everything.tolist()),
-            "backbone": job.component.provenance,
-            "weights": _hash_of(job.model.backbone),
-            "preprocessing": job.preprocessing.to_json(),
-        }
-    )
-    cache = folder.parent / ".features" / f"{key[:32]}.h5"
-    done = 0
-
-    def progress(count: int) -> None:
-        nonlocal done
-        done += count
-        tell("features", {"done": done, "of": len(everything)})
-
-    features = bottleneck.compute(
-        job.model,
-        job.shards,
-        everything,
-        job.preprocessing,
-        cache,
-        batch_size=config.batch_size,
-        workers=job.workers,
-        device=job.device,
-        progress=progress,
-    )
-    if features.reused:
-        tell("reused", {"path": str(cache)})
-    if not len(features.rows):
-        raise TrainingError(f"none of the images of {job.shards.path} can be used")
-    task = bottleneck.Bottleneck(
-        model=job.model,
-        features=features,
-        labels=job.shards.labels[features.rows].astype(np.int64),
-        rows=job.rows,
-        batch_size=config.batch_size,
-        seed=config.seed,
-    )
-    return task, dict(features.failed)
 
 
 def make_setup(job: Job, tell: Tell, title: str, loggers: Sequence[Logger]) -> loop.Setup:
@@ -317,13 +254,3 @@ def _is_bfloat16(precision: str, device: torch.device) -> bool:
     if precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
     return precision == "bfloat16"
-
-
-def _hash_of(module: nn.Module) -> str:
-    return files.fingerprint(
-        {k: _digest(v.detach().cpu().numpy()) for k, v in module.state_dict().items()}
-    )
-
-
-def _digest(values: npt.NDArray[Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()

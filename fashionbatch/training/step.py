@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fashionbatch.errors import TrainingError
+from fashionbatch.errors import TrainingError, UsageError
 from fashionbatch.models.build import Classifier, Outputs
 from fashionbatch.training.distributed import Group
 from fashionbatch.training.regularizer import Regularizer
@@ -109,6 +109,12 @@ class Stepper:
         targets = batch.targets.to(self.device)
         for regularizer in self.regularizers:
             first, targets = regularizer.on_batch(inputs[0], targets)
+            if first is not inputs[0] and len(inputs) > 1:
+                # several tensors of one image: what mixes or erases the first would tear them apart
+                raise UsageError(
+                    f"{type(regularizer).__name__} changes the images, and this network has "
+                    f"{len(inputs)} activations of each at the cut: leave --prefix-cache out"
+                )
             inputs = (first, *inputs[1:])
         count = len(targets)
         shared = self.group.summed(

@@ -1,4 +1,4 @@
-"""What a mode of training feeds to the loop."""
+"""What a way of training feeds to the loop."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fashionbatch.training.targets import Targets
 
 
 class TrainingBatch(NamedTuple):
-    """What goes into the model at once.
+    """Items of one step, or of a part of a split.
 
     Attributes:
-        inputs: images, or what the frozen part has made of them; each ``[N, ...]``.
-        targets: of the same ``N`` items.
-        keys: their names, for messages.
+        inputs: images, or activations; each ``[N, ...]``.
+        targets: of the same items.
+        keys: what the catalogue calls them, for messages.
     """
 
     inputs: tuple[Tensor, ...]
@@ -33,7 +33,7 @@ class Task(Protocol):
         ...
 
     def train_batches(self, epoch: int, start: int = 0) -> Iterator[TrainingBatch]:
-        """One epoch, counted from 0, in its own order, from step ``start`` on."""
+        """One epoch, counted from 0, in its own order; from step ``start`` on."""
         ...
 
     def batches(self, split: str) -> Iterator[TrainingBatch]:
@@ -41,5 +41,5 @@ class Task(Protocol):
         ...
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Outputs:
-        """Runs what the mode trains."""
+        """Runs what is trained."""
         ...

@@ -29,6 +29,7 @@ import torch
 
 import fashionbatch
 from fashionbatch.config import TrainConfig
+from fashionbatch.training import feed
 from fashionbatch.training import job as jobs
 from fashionbatch.training import run as runs
 from fashionbatch.training.loop import Loop
@@ -126,7 +127,7 @@ def main() -> None:
                 times.setdefault(name, []).append(time.perf_counter() - began)
         config = TrainConfig(**common, **tuning, name="step", output=base)
         job = jobs.prepare(config, given.folder)
-        task, _ = runs.make_task(job, base, lambda event, values: None)
+        task, _ = feed.make_task(job, base, lambda event, values: None)
         tasks = {"step, end to end": task, "step, batch on the device": Once(task, job.device)}
         for _ in range(given.repeats):
             for name, chosen in tasks.items():

@@ -1,0 +1,82 @@
+"""Training on what was computed once: the head on bottleneck features, or all that is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fashionbatch.models.build import Classifier, Outputs
+from fashionbatch.training.activations import Activations
+from fashionbatch.training.part import PLAIN, Rows
+from fashionbatch.training.targets import Targets
+from fashionbatch.training.task import TrainingBatch
+
+
+@dataclass(kw_only=True)
+class Cached:
+    """A :class:`fashionbatch.training.task.Task` over activations.
+
+    Images that could not be used are left out of their batches, which may leave one empty.
+
+    Attributes:
+        model: its head is trained.
+        tail: the part of its backbone that is trained.
+        activations: of the rows of all splits.
+        targets: from rows to what they ought to be.
+        names: from a row to what the catalogue calls it.
+        rows: rows of each split.
+        orders: from an epoch to its batches of rows.
+        batch_size: of the other splits.
+        copies: random views of each training image: epoch ``e`` gets number ``e % copies``; 0 for
+            the images as they are.
+    """
+
+    model: Classifier
+    tail: nn.Module
+    activations: Activations
+    targets: Callable[[Rows], Targets]
+    names: Callable[[int], str]
+    rows: Mapping[str, Rows]
+    orders: Callable[[int], Sequence[Rows]]
+    batch_size: int
+    copies: int = 0
+
+    def steps(self) -> int:
+        """See :class:`fashionbatch.training.task.Task`."""
+        return len(self.orders(0))
+
+    def train_batches(self, epoch: int, start: int = 0) -> Iterator[TrainingBatch]:
+        """See :class:`fashionbatch.training.task.Task`."""
+        copy = epoch % self.copies if self.copies else PLAIN
+        for rows in self.orders(epoch)[start:]:
+            yield self._batch(rows, copy)
+
+    def batches(self, split: str) -> Iterator[TrainingBatch]:
+        """See :class:`fashionbatch.training.task.Task`."""
+        rows = self.rows[split]
+        for start in range(0, len(rows), self.batch_size):
+            yield self._batch(rows[start : start + self.batch_size], PLAIN)
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Outputs:
+        """See :class:`fashionbatch.training.task.Task`."""
+        outputs: Outputs = self.model.head(self.tail(tuple(_laid_out(t) for t in inputs)))
+        return outputs
+
+    def _batch(self, rows: Rows, copy: int) -> TrainingBatch:
+        places = self.activations.places(rows, copy)
+        good = rows[places >= 0]
+        return TrainingBatch(
+            inputs=self.activations.batch(places[places >= 0]),
+            targets=self.targets(good),
+            keys=tuple(self.names(row) for row in good.tolist()),
+        )
+
+
+def _laid_out(tensor: Tensor) -> Tensor:
+    """Maps as the backbone's own steps lay them out, which convolutions are quicker on."""
+    if tensor.ndim == 4:
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor

@@ -1,0 +1,115 @@
+"""From a job to the task that feeds its loop: images, or what was computed of them once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fashionbatch.errors import TrainingError
+from fashionbatch.models.cut import cut
+from fashionbatch.training import computation
+from fashionbatch.training.activations import Activations
+from fashionbatch.training.cached import Cached
+from fashionbatch.training.computation import Views
+from fashionbatch.training.images import Images
+from fashionbatch.training.job import Job
+from fashionbatch.training.task import Task
+
+
+def make_task(
+    job: Job, folder: Path, tell: Callable[[str, dict[str, Any]], None]
+) -> tuple[Task, dict[int, str]]:
+    """Where the job's batches come from, and what of its images cannot be used, as it is found.
+
+    Args:
+        job: as prepared.
+        folder: the run's; activations go to ``.features`` beside it.
+        tell: gets ``("disk", {"bytes", "path"})``, ``("features", {"done", "of"})`` and
+            ``("reused", {"path"})``.
+
+    Raises:
+        TrainingError: no image can be used, or the activations do not fit on the disk.
+    """
+    config = job.config
+    if config.mode == "bottleneck" or config.prefix_cache:
+        return _cached(job, folder, tell)
+    images = Images(
+        model=job.model,
+        shards=job.shards,
+        labels=job.labels,
+        rows=job.rows,
+        sampling=job.sampling(),
+        preprocessing=job.preprocessing,
+        augment=config.augment,
+        workers=job.workers,
+        group=job.group,
+    )
+    return images, images.failed
+
+
+def _cached(
+    job: Job, folder: Path, tell: Callable[[str, dict[str, Any]], None]
+) -> tuple[Task, dict[int, str]]:
+    config, group = job.config, job.group
+    parts = cut(job.model.backbone, job.component.spec.name, job.preprocessing.size)
+    views = _views(job)
+    cache = folder.parent / ".features"
+    done = 0
+
+    def progress(count: int) -> None:
+        nonlocal done
+        done += count
+        tell("features", {"done": done, "of": len(views)})
+
+    def compute() -> Activations:
+        return computation.compute(
+            parts,
+            job.model,
+            job.shards,
+            views,
+            job.preprocessing,
+            cache,
+            backbone={**job.component.provenance, "bottleneck": config.bottleneck},
+            workers=job.workers,
+            device=job.device,
+            planned=lambda size, path: tell("disk", {"bytes": size, "path": str(path)}),
+            progress=progress,
+        )
+
+    made: list[Activations] = []
+    group.told(lambda: made.append(compute()))  # the first process; the others find it on the disk
+    activations = made[0] if made else compute()
+    if activations.reused:
+        tell("reused", {"path": str(cache)})
+    if not len(activations):
+        raise TrainingError(f"none of the images of {job.shards.path} can be used")
+    sampling = job.sampling()
+    task = Cached(
+        model=job.model,
+        tail=parts.tail,
+        activations=activations,
+        targets=job.labels,
+        names=job.shards.name,
+        rows={split: rows[group.rank :: group.world] for split, rows in job.rows.items()},
+        orders=lambda epoch: [rows[group.rank :: group.world] for rows in sampling.epoch(epoch)],
+        batch_size=config.batch_size,
+        copies=views.copies,
+    )
+    return task, activations.failed
+
+
+def _views(job: Job) -> Views:
+    config = job.config
+    everything = np.unique(np.concatenate(list(job.rows.values())))
+    if config.augment == "none":
+        return Views(plain=everything)
+    return Views(
+        plain=np.setdiff1d(everything, job.rows["train"]),
+        augmented=job.rows["train"],
+        copies=config.augment_copies,
+        augment=config.augment,
+        seed=config.seed,
+    )
