@@ -45,7 +45,6 @@ def installed(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     plugins.discover.cache_clear()
-    yield
 
 
 def test_package_hands_over_its_components() -> None:

@@ -25,12 +25,13 @@ class GradCam(Visualizer):
     """Gradient-weighted class activation maps (Selvaraju et al. 2017).
 
     The map is ``ReLU(Σ_k α_k A_k)`` over the channels of the last spatial map ``A``, where ``α_k``
-    is the mean gradient of the class's logit over channel ``k``; scaled to 0..1, put back onto the
-    original image (crop and letterbox undone) and captioned with class and probability.
+    is the mean gradient of the answer's logit over channel ``k``; scaled to 0..1, put back onto the
+    original image (crop and letterbox undone) and captioned with the answer and its probability.
 
     Args:
         intensity: of the map over the image; the paper's 0.4.
-        target: name of the class to explain; by default the predicted one.
+        target: name of the class or attribute to explain; by default the predicted class, or, of a
+            model that learnt attributes only, the most probable one.
     """
 
     def __init__(self, intensity: float = 0.4, target: str | None = None) -> None:
@@ -47,7 +48,7 @@ class GradCam(Visualizer):
         for i, (original, name) in enumerate(zip(images, names, strict=True)):
             image = _readable(original)
             heat = _onto_original(maps[i], image.size, explained)
-            caption = f"{explained.classes[chosen[i]]}  {probability[i]:.1%}"
+            caption = f"{_answers(explained)[chosen[i]]}  {probability[i]:.1%}"
             yield Picture(name=name, image=_overlay(image, heat, self.intensity, caption))
 
     def maps(
@@ -56,15 +57,17 @@ class GradCam(Visualizer):
         """The maps themselves.
 
         Returns:
-            float32 ``[N, size, size]`` from 0 to 1 over the network's input, the class explained
-            of each image, and its probability.
+            float32 ``[N, size, size]`` from 0 to 1 over the network's input, what is explained
+            of each image (a class, or, counted on from the classes, an attribute), and its
+            probability.
 
         Raises:
-            UnknownNameError: the target is no class of the model.
+            UnknownNameError: the target is no class or attribute of the model.
             PluginError: the backbone's ``cam_layer`` gives no spatial map.
         """
-        if self.target is not None and self.target not in explained.classes:
-            raise UnknownNameError("class of the model", self.target, explained.classes)
+        answers = _answers(explained)
+        if self.target is not None and self.target not in answers:
+            raise UnknownNameError("class or attribute of the model", self.target, answers)
         kept: list[Tensor] = []
 
         def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
@@ -75,11 +78,12 @@ class GradCam(Visualizer):
             with torch.enable_grad():
                 # gradients must flow to the map even where every weight before it is frozen
                 pixels = explained.inputs(images).float().requires_grad_()
-                logits = explained.model(pixels).logits
+                outputs = explained.model(pixels)
+                logits = torch.cat([outputs.logits, outputs.attributes], dim=1)
                 if self.target is None:
-                    chosen = logits.argmax(dim=1)
+                    chosen = logits[:, : len(explained.classes) or None].argmax(dim=1)
                 else:
-                    number = explained.classes.index(self.target)
+                    number = answers.index(self.target)
                     chosen = torch.full((len(logits),), number, device=logits.device)
                 score = logits.gather(1, chosen[:, None]).sum()
                 activation = kept[-1]
@@ -96,9 +100,14 @@ class GradCam(Visualizer):
         cam = cam / cam.amax(dim=(2, 3), keepdim=True).clamp_min(1e-12)
         side = explained.preprocessing.size
         cam = nn.functional.interpolate(cam, (side, side), mode="bilinear", align_corners=False)
-        probability = logits.softmax(dim=1).gather(1, chosen[:, None])[:, 0]
+        each = torch.cat([outputs.logits.softmax(dim=1), outputs.attributes.sigmoid()], dim=1)
+        probability = each.gather(1, chosen[:, None])[:, 0]
         values: npt.NDArray[np.float32] = cam[:, 0].detach().cpu().numpy()
         return values, chosen.tolist(), probability.tolist()
+
+
+def _answers(explained: Explained) -> tuple[str, ...]:
+    return explained.classes + explained.attributes
 
 
 def _readable(image: Image.Image) -> Image.Image:

@@ -34,7 +34,8 @@ class Explained:
 
     Attributes:
         model: in evaluation mode, on ``device``.
-        classes: logit ``i`` is ``classes[i]``.
+        classes: logit ``i`` is ``classes[i]``; empty where it learnt no category.
+        attributes: name of each of the attributes' logits; empty where it learnt none.
         preprocessing: fits images to the input.
         cam_layer: the module with the last spatial map.
         device: of the model.
@@ -45,6 +46,7 @@ class Explained:
     preprocessing: Preprocessing
     cam_layer: nn.Module
     device: torch.device
+    attributes: tuple[str, ...] = ()
 
     def inputs(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB images → uint8 ``[N, 3, size, size]`` on the device, as the model takes them."""

@@ -94,6 +94,7 @@ def _load(run: Path, device_name: str) -> Explained:
         preprocessing=card.preprocessing,
         cam_layer=model.backbone.get_submodule(layer),
         device=device,
+        attributes=tuple(a.name for a in card.attributes),
     )
 
 

@@ -18,11 +18,13 @@ class Answer(NamedTuple):
 
     Attributes:
         probability: float32 ``[N, classes]``, rows add up to 1.
+        attributes: float32 ``[N, A]``, the probability of each on its own.
         features: float32 ``[N, ...]``, or ``None``.
         finite: bool ``[N]``; where it is false the network gave NaN or infinity.
     """
 
     probability: npt.NDArray[np.float32]
+    attributes: npt.NDArray[np.float32]
     features: npt.NDArray[np.float32] | None
     finite: npt.NDArray[np.bool_]
 
@@ -48,10 +50,12 @@ class EagerEngine:
         with torch.inference_mode():
             outputs, features = self.tap(images.to(self.device, non_blocking=True))
             finite = outputs.logits.isfinite().all(dim=1)
+            finite &= outputs.attributes.isfinite().all(dim=1)
             if self.keep:
                 finite &= features.flatten(1).isfinite().all(dim=1)
             return Answer(
                 probability=outputs.logits.float().softmax(dim=1).cpu().numpy(),
+                attributes=outputs.attributes.float().sigmoid().cpu().numpy(),
                 features=features.float().cpu().numpy() if self.keep else None,
                 finite=finite.cpu().numpy(),
             )

@@ -6,7 +6,7 @@ import itertools
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from fashionbatch.models.card import ModelCard, code_version
 from fashionbatch.pipeline.batches import Batch, Order, batches, default_workers
 from fashionbatch.store import merge as merging
 from fashionbatch.store import part as parts
+from fashionbatch.store.merge import ATTRIBUTE_DTYPE, ATTRIBUTE_PROBABILITY
 from fashionbatch.store.reader import open_predictions
 
 Tell = Callable[[str, dict[str, Any]], None]
@@ -118,6 +119,7 @@ def predict(
             "configuration": fingerprint["configuration"],
             "components": [dict(card.backbone) | {"kind": "backbone"}],
         },
+        card.attributes,
     )
     shutil.rmtree(folder)
     _refuse_nothing(plan, (predicted, failed), output)
@@ -136,15 +138,17 @@ def _refuse_nothing(plan: Plan, counts: tuple[int, int], output: Path) -> None:
 def _labels(
     plan: Plan, card: ModelCard, config: PredictConfig, tell: Tell
 ) -> npt.NDArray[np.int32]:
+    # a model that learnt no category takes no side in what the classes are
+    used = bool(card.classes) and not config.ignore_labels
     foreign = [c for c in plan.classes if c not in card.classes]
-    if foreign and not config.ignore_labels:
+    if foreign and used:
         raise SourceError(
             f"{plan.path} has {len(foreign)} classes that the model does not know "
             f"({', '.join(map(repr, foreign[:3]))}{', ...' if len(foreign) > 3 else ''}): choose "
             "another --model, or predict without its labels: --ignore-labels"
         )
     loose = plan.loose_classes
-    if loose and not config.ignore_labels and not set(loose) & set(card.classes):
+    if loose and used and not set(loose) & set(card.classes):
         text = (
             f"the labels of {plan.path} ({', '.join(map(repr, loose[:3]))}"
             f"{', ...' if len(loose) > 3 else ''}) are no classes of the model and are not stored"
@@ -170,6 +174,7 @@ def _fingerprint(
         "configuration": {name: getattr(config, name) for name in relevant},
         "batch_size": config.batch_size,
         "classes": list(card.classes),
+        "attributes": [asdict(a) for a in card.attributes],
         "engine": engine,
         "device": device,
         "code": code_version(),
@@ -205,7 +210,7 @@ def _parts(
         _give_up(opened, plan, tell)
         for batch in itertools.islice(loaded, len(mine)):
             _sort_in(batch, engine, config, opened, plan, tell)
-        yield _close(opened, plan, config, len(card.classes))
+        yield _close(opened, plan, config, card)
 
 
 def _give_up(opened: _Open, plan: Plan, tell: Tell) -> None:
@@ -264,6 +269,8 @@ def _values(answer: Answer, place: int, config: PredictConfig) -> tuple[npt.NDAr
     values: list[npt.NDArray[Any]] = [best, probability[best]]
     if config.probabilities:
         values.append(probability)
+    if answer.attributes.shape[1]:
+        values.append(answer.attributes[place].astype(ATTRIBUTE_DTYPE))
     if answer.features is not None:
         values.append(answer.features[place].astype(config.feature_dtype))
     return tuple(values)
@@ -280,16 +287,18 @@ def _failures(opened: _Open, plan: Plan) -> list[tuple[str, str, str, str]]:
     return failures + [(f.name, "", f.stage, f.reason) for f in unit.skipped]
 
 
-def _close(opened: _Open, plan: Plan, config: PredictConfig, classes: int) -> parts.Part:
+def _close(opened: _Open, plan: Plan, config: PredictConfig, card: ModelCard) -> parts.Part:
     answered = np.array([row in opened.done for row in opened.unit.rows.tolist()], bool)
     rows = opened.unit.rows[answered].tolist()
-    best = min(config.topk, classes)
+    best = min(config.topk, len(card.classes))
     columns: dict[str, tuple[tuple[int, ...], Any]] = {
         "predictions/topk_index": ((best,), np.int32),
         "predictions/topk_probability": ((best,), np.float32),
     }
     if config.probabilities:
-        columns["predictions/probability"] = ((classes,), np.float32)
+        columns["predictions/probability"] = ((len(card.classes),), np.float32)
+    if card.attributes:
+        columns[ATTRIBUTE_PROBABILITY] = ((len(card.attributes),), ATTRIBUTE_DTYPE)
     if config.features != "none":
         columns[f"features/{config.features}"] = ((0,), config.feature_dtype)
     arrays = {

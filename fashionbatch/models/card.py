@@ -13,6 +13,7 @@ import safetensors.torch
 from fashionbatch import __version__, files, plugins
 from fashionbatch.errors import ModelError, UnknownNameError
 from fashionbatch.models.build import Classifier, build, find_backbone
+from fashionbatch.sources import Attribute
 from fashionbatch.specs import HeadSpec, Preprocessing
 
 WEIGHTS = "model.safetensors"
@@ -29,7 +30,9 @@ class ModelCard:
         backbone: name, provider and version.
         head: widths and dropout.
         bottleneck: layer that the backbone ends with, or ``None`` for its own end.
-        classes: the vocabulary; logit ``i`` is ``classes[i]``.
+        classes: the vocabulary; logit ``i`` is ``classes[i]``. Empty where no category is learnt.
+        attributes: names and types, in the order of the attributes' logits. Empty likewise.
+        tasks: what it has learnt: ``"category"``, ``"attributes"``, or both.
         preprocessing: what fits and normalizes its input.
         metrics: of the best epoch, per split.
         lineage: data, weights, recipe and code that it was made from.
@@ -40,10 +43,20 @@ class ModelCard:
     head: HeadSpec
     classes: tuple[str, ...]
     preprocessing: Preprocessing
+    attributes: tuple[Attribute, ...] = ()
+    tasks: tuple[str, ...] = ("category",)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
     bottleneck: str | None = None
     sha256: str = ""
+
+    def __post_init__(self) -> None:
+        answers = {"category": self.classes, "attributes": self.attributes}
+        if set(self.tasks) != {task for task, names in answers.items() if names}:
+            raise ValueError(
+                f"{len(self.classes)} classes and {len(self.attributes)} attributes are not of "
+                f"the tasks {', '.join(self.tasks)}"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -86,6 +99,8 @@ def load_card(folder: Path) -> ModelCard:
                 **values,
                 "head": HeadSpec(hidden=tuple(head["hidden"]), dropout=head["dropout"]),
                 "classes": tuple(values["classes"]),
+                "attributes": tuple(Attribute(**a) for a in values["attributes"]),
+                "tasks": tuple(values["tasks"]),
                 "preprocessing": Preprocessing.from_json(values["preprocessing"]),
             }
         )
@@ -121,7 +136,8 @@ def load(folder: Path) -> tuple[Classifier, ModelCard]:
         card.preprocessing,
         card.head,
         len(card.classes),
-        bottleneck=card.bottleneck,
+        len(card.attributes),
+        card.bottleneck,
     )
     try:
         model.load_state_dict(safetensors.torch.load_file(weights))

@@ -13,10 +13,14 @@ import numpy as np
 
 from fashionbatch import files
 from fashionbatch.errors import StoreError
+from fashionbatch.sources import Attribute
 from fashionbatch.store import part as parts
 
 SCHEMA = "fashionbatch-predictions"
 VERSION = 1
+ATTRIBUTE_PROBABILITY = "predictions/attribute_probability"
+#: to the nearest: off by 0.05 % of the value at most, below 0.00006 by 3e-8; above 0.9998 it is 1
+ATTRIBUTE_DTYPE = np.float16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,8 @@ def merge(
     output: Path,
     shards: Sequence[ShardEntry],
     classes: Sequence[str],
-    attributes: Mapping[str, Any],
+    about: Mapping[str, Any],
+    attributes: Sequence[Attribute] = (),
 ) -> tuple[int, int]:
     """Writes the one file that the user asked for.
 
@@ -42,7 +47,8 @@ def merge(
         output: the file to make; atomic.
         shards: in the order of the plan.
         classes: of the model.
-        attributes: of the root; strings as they are, other values as JSON.
+        about: HDF5 attributes of the root; strings as they are, other values as JSON.
+        attributes: of the model; nothing is written of them where it has none.
 
     Returns:
         how many items are predicted, and how many failed; together the shards' counts.
@@ -71,6 +77,9 @@ def merge(
                 _copy(file, target, row, rows, failure, failed, number)
             row, failure = row + rows, failure + failed
         parts.write_text(target, "classes/name", list(classes))
+        if attributes:
+            parts.write_text(target, "attributes/name", [a.name for a in attributes])
+            parts.write_text(target, "attributes/type", [a.type or "" for a in attributes])
         parts.write_text(target, "shards/name", [s.name for s in shards])
         parts.write_text(target, "shards/sha256", [s.sha256 for s in shards])
         for name, column in (
@@ -81,7 +90,7 @@ def merge(
             parts.write_array(target, f"shards/{name}", np.array(column, np.int64))
         target.attrs["schema"] = SCHEMA
         target.attrs["schema_version"] = VERSION
-        for key, value in attributes.items():
+        for key, value in about.items():
             text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
             target.attrs[key] = text
     return total, failed_total

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fashionbatch.errors import StoreError, UnknownNameError, UsageError
-from fashionbatch.store.merge import SCHEMA, VERSION
+from fashionbatch.sources import Attribute
+from fashionbatch.store.merge import ATTRIBUTE_PROBABILITY, SCHEMA, VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +26,17 @@ class Row:
     Attributes:
         name: the catalogue's name of the image.
         label: its class if it is known.
-        classes: the predicted ones, best first.
+        classes: the predicted ones, best first; empty where the model learnt no category.
         probabilities: float32 ``[K]``, of the same.
+        attributes: name and probability of every attribute, best first; empty where the model
+            learnt none.
     """
 
     name: str
     label: str | None
     classes: tuple[str, ...]
     probabilities: npt.NDArray[np.float32]
+    attributes: tuple[tuple[str, float], ...] = ()
 
 
 class Predictions:
@@ -89,7 +94,14 @@ class Predictions:
             label=names[label] if label >= 0 else None,
             classes=tuple(names[i] for i in self._file["predictions/topk_index"][row]),
             probabilities=self._file["predictions/topk_probability"][row],
+            attributes=self._ranked(row) if self.attributes else (),
         )
+
+    def _ranked(self, row: int) -> tuple[tuple[str, float], ...]:
+        values = self.attribute_probability[row]
+        # ties go to the lower number, as with classes
+        best = np.argsort(-values, kind="stable").tolist()
+        return tuple((self.attributes[i].name, float(values[i])) for i in best)
 
     def __iter__(self) -> Iterator[Row]:
         return (self[row] for row in range(len(self)))
@@ -98,6 +110,14 @@ class Predictions:
     def classes(self) -> tuple[str, ...]:
         """The model's vocabulary."""
         return tuple(self._file["classes/name"].asstr()[()])
+
+    @cached_property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """Names and types of the model's attributes; empty where it learnt none."""
+        if "attributes" not in self._file:
+            return ()
+        columns = (self._file[f"attributes/{c}"].asstr()[()].tolist() for c in ("name", "type"))
+        return tuple(Attribute(name=n, type=t or None) for n, t in zip(*columns, strict=True))
 
     @property
     def names(self) -> list[str]:
@@ -119,6 +139,20 @@ class Predictions:
     def topk_probability(self) -> h5py.Dataset:
         """float32 ``[N, K]``; slice it to read."""
         return self._file["predictions/topk_probability"]
+
+    @property
+    def attribute_probability(self) -> h5py.Dataset:
+        """float16 ``[N, A]``, of each attribute on its own; slice it to read.
+
+        Raises:
+            UsageError: the model learnt no attributes.
+        """
+        if not self.attributes:
+            raise UsageError(
+                f"{self.path} holds no attributes: predict with a model trained with --task "
+                "attributes"
+            )
+        return self._file[ATTRIBUTE_PROBABILITY]
 
     def features(self, layer: str = "pooled") -> h5py.Dataset:
         """``[N, D]`` or ``[N, D, H, W]``; slice it to read.

@@ -6,7 +6,8 @@
 FOLDER is a data set made by ``fashionbatch shard``. Three comparisons, each of them side by side in
 one run, medians over the repeats:
 
-- the head on frozen features, computing them included, beside one predict pass over the same images;
+- the head on frozen features, computing them included, beside one predict pass over the same
+  images;
 - ``--unfreeze blocks:N`` with ``--prefix-cache`` beside the loop without it, over all epochs,
   computing the cache included; and an epoch of each once the cache is there;
 - a step of the loop end to end, reading, decoding and augmenting included, beside the same step on

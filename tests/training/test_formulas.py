@@ -10,7 +10,6 @@ from torch import nn
 from fashionbatch.errors import UsageError
 from fashionbatch.models.build import Head
 from fashionbatch.specs import HeadSpec
-from fashionbatch.training.metrics import Metrics
 from fashionbatch.training.schedule import with_warmup
 from tests.training.components import regularizer, schedule
 
@@ -183,27 +182,3 @@ def test_bad_regularizers(text):
     """Values that make no regularizer are refused."""
     with pytest.raises(UsageError):
         regularizer(text)
-
-
-def test_metrics():
-    """Loss is the mean over all images, not over batches; top-k counts among the k highest."""
-    torch.manual_seed(0)
-    logits, targets = torch.randn(50, 7), torch.randint(7, (50,))
-    metrics = Metrics(7, torch.device("cpu"))
-    for part in (slice(0, 33), slice(33, 50)):
-        metrics.update(logits[part], targets[part])
-    values = metrics.compute()
-    assert values["loss"] == pytest.approx(
-        nn.functional.cross_entropy(logits, targets).item(), rel=1e-5
-    )
-    order = logits.argsort(dim=1, descending=True)
-    for k in (1, 3, 5):
-        hit = (order[:, :k] == targets[:, None]).any(dim=1).float().mean().item()
-        assert values[f"top{k}"] == pytest.approx(hit)
-
-
-def test_metrics_of_two_classes():
-    """With fewer than k classes top-k is 1."""
-    metrics = Metrics(2, torch.device("cpu"))
-    metrics.update(torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
-    assert (metrics.compute()["top1"], metrics.compute()["top3"]) == (0.0, 1.0)
