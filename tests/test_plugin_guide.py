@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,7 @@ COMPONENTS = (
 @pytest.fixture(autouse=True)
 def installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None
-) -> Iterator[None]:
+) -> None:
     """The guide's files, installed."""
     for name, text in BLOCKS.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
