@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,9 +27,7 @@ COMPONENTS = (
 
 
 @pytest.fixture(autouse=True)
-def installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None
-) -> Iterator[None]:
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None) -> None:
     """The guide's files, installed."""
     for name, text in BLOCKS.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -45,7 +42,6 @@ def installed(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     plugins.discover.cache_clear()
-    yield
 
 
 def test_package_hands_over_its_components() -> None:
@@ -81,7 +77,7 @@ def test_optimizer_and_regularizers_train(tmp_path: Path) -> None:
         losses.append(loss.item())
 
     made.train()
-    for _ in range(40):
+    for _ in range(25):
         step(made, optimizer)
     assert losses[-1] < losses[0] * 0.7
     checkpoint.save(tmp_path / "checkpoints", 1, made, optimizer, {}, extra={})
