@@ -77,7 +77,7 @@ def test_optimizer_and_regularizers_train(tmp_path: Path) -> None:
         losses.append(loss.item())
 
     made.train()
-    for _ in range(25):
+    for _ in range(40):
         step(made, optimizer)
     assert losses[-1] < losses[0] * 0.7
     checkpoint.save(tmp_path / "checkpoints", 1, made, optimizer, {}, extra={})
