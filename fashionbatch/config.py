@@ -245,13 +245,17 @@ class TrainConfig(_Selecting):
     class_weights: str = option(
         "none", "Weight of each class in the loss.", choices=("none", "balanced")
     )
-    opt: str = option("adam", "Optimizer: sgd, rmsprop, adam, adamw, or a plugin's.")
+    opt: str = option(
+        "adam", "Optimizer: sgd, rmsprop, adam, adamw, others of torch, or a plugin's."
+    )
     lr: float = option(1e-3, "Learning rate.", min=0)
     momentum: float = option(0.9, "Momentum, for optimizers that have it.", min=0, max=1)
     weight_decay: float = option(0.0, "Weight decay, for optimizers that have it.", min=0)
     opt_kwargs: tuple[str, ...] = option([], "Further options of the optimizer, k=v. Repeatable.")
     sched: str = option(
-        "constant", "Learning-rate schedule NAME[:k=v,...]: constant, step, exponential, cosine."
+        "constant",
+        "Learning-rate schedule NAME[:k=v,...]: constant, step, exponential, cosine, polynomial, "
+        "plateau.",
     )
     warmup_epochs: float = option(
         0.0, "Epochs in which the learning rate rises from 0; parts of one, too.", min=0

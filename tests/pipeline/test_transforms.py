@@ -149,11 +149,15 @@ def test_views_are_repeatable(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_generator_goes_on(kind: str) -> None:
-    """A second batch from the same generator gets other views."""
+    """A second batch from the same generator gets other views, from draws of its own."""
     images = torch.from_numpy(np.stack([pixels(0, (24, 24))] * 12)).permute(0, 3, 1, 2)
     generator = torch.Generator().manual_seed(0)
     first, second = (augment(images, kind, generator) for _ in range(2))
     assert torch.equal(first, second) == (kind == "none")
+    flips = torch.Generator().manual_seed(0)
+    torch.rand(24, generator=flips)
+    only = torch.equal(flips.get_state(), generator.get_state())
+    assert only == (kind == "flip")
 
 
 @pytest.mark.parametrize("kind", ["flip", "trivial", "rand"])

@@ -150,6 +150,19 @@ def test_cutmix_pastes_one_rectangle() -> None:
     assert min(sizes) < 0.1 and max(sizes) > 0.6
 
 
+def test_cutmix_cuts_the_square_root_of_the_share() -> None:
+    """With λ held at 1/2 a rectangle that no edge cuts is √½ high and wide, of even length."""
+    torch.manual_seed(0)
+    images = torch.arange(2 * 3 * 40 * 30).view(2, 3, 40, 30).float()
+    cut = regularizer("cutmix:alpha=1e9", MODEL)
+    sizes = set()
+    for _ in range(120):
+        pasted = (cut.on_batch(images, Targets())[0] != images)[0, 0]
+        sizes.add((int(pasted.any(1).sum()), int(pasted.any(0).sum())))
+    assert max(height for height, _ in sizes) == 28
+    assert max(width for _, width in sizes) == 20
+
+
 def test_cutmix_takes_maps_and_refuses_vectors() -> None:
     """Spatial activations have something to cut, vectors have not."""
     cut = regularizer("cutmix", MODEL)
