@@ -239,7 +239,7 @@ BAD_OPTIONS = [
     (("--regularizer", "l2"), "l2-kernel"),
     (("--regularizer", "l2-kernel:weight"), "l2-kernel"),
     (("--mode", "offline"), "finetune, bottleneck"),
-    (("--augment", "all"), "paper, flip, none"),
+    (("--augment", "all"), "paper, flip, trivial, rand, none"),
     (("--epochs", 0), "at least 1"),
     (("--name", "../x"), "--name"),
     (("--head-hidden", "a"), "--head-hidden"),

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import fashionbatch
-from fashionbatch.cli.inspect import _size
+from fashionbatch.cli.values import size
 from fashionbatch.errors import UnknownNameError
 from fashionbatch.pipeline.ingest import Ingest
 from fashionbatch.shards.write import Job, write
@@ -67,7 +67,7 @@ def products(tmp_path: Path) -> Path:
 )
 def test_sizes(count: int, shown: str) -> None:
     """Bytes are shown in the largest unit that they fill."""
-    assert _size(count) == shown
+    assert size(count) == shown
 
 
 def values(result: Any, code: int = 0) -> dict[str, Any]:
