@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,8 @@ from fashionbatch.builtin import grad_cam
 from fashionbatch.builtin.grad_cam import GradCam
 from fashionbatch.errors import SourceError, UnknownNameError, UsageError
 from fashionbatch.explain import run as explaining
+from fashionbatch.models.build import Classifier, Head
+from fashionbatch.specs import HeadSpec
 
 
 def photo(width, height, seed=0):
@@ -45,6 +49,35 @@ def test_agrees_with_an_independent_one(run, target):
         assert chosen[i] == number
         assert np.allclose(maps[i], big[0, 0].numpy(), atol=1e-3)
         assert probability[i] == pytest.approx(logits.softmax(0)[number].item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("classes", "target", "number"), [(0, None, None), (0, "a1", 1), (3, "a1", 4), (3, "c2", 2)]
+)
+def test_attributes(run, classes, target, number):
+    """An attribute's map is that of its own logit; its probability stands on its own."""
+    explained = explaining._load(run, "cpu")
+    head = Head(128, classes, HeadSpec(), 10 - classes)
+    head.load_state_dict(explained.model.head.state_dict())
+    named = dataclasses.replace(
+        explained,
+        model=Classifier(explained.model.backbone, head, explained.preprocessing).eval(),
+        classes=tuple(f"c{i}" for i in range(classes)),
+        attributes=tuple(f"a{i}" for i in range(10 - classes)),
+    )
+    images = [photo(28, 28, i) for i in range(3)]
+    maps, chosen, probability = GradCam(target=target).maps(named, images)
+    logits = explained.model(explained.inputs(images)).logits  # of the same ten
+    if number is None:
+        assert chosen == logits.argmax(1).tolist()
+    else:
+        assert chosen == [number] * 3
+    for i, place in enumerate(chosen):
+        only = GradCam(target=explained.classes[place]).maps(explained, images[i : i + 1])
+        assert np.allclose(maps[i], only[0][0], atol=1e-5)
+        of_class = place < classes
+        each = logits[i, :classes].softmax(0) if of_class else logits[i].sigmoid()
+        assert probability[i] == pytest.approx(each[place].item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("size", [(200, 60), (60, 200), (28, 28), (300, 300)])

@@ -23,6 +23,7 @@ from fashionbatch.models.build import Classifier, Head, build, find_backbone, lo
 from fashionbatch.models.card import ModelCard
 from fashionbatch.models.features import FeatureTap
 from fashionbatch.registry import Component
+from fashionbatch.sources import Attribute
 from fashionbatch.specs import BackboneSpec, HeadSpec, Preprocessing
 
 COMPONENT, SPEC = find_backbone("small-resnet")
@@ -182,6 +183,37 @@ def test_saved_model_comes_back(saved: tuple[Path, Classifier]) -> None:
     assert torch.equal(again(IMAGES).logits, model(IMAGES).logits)
     assert about.classes[-1] == "<script>" and about.preprocessing == SPEC.preprocessing
     assert sorted(p.name for p in folder.iterdir()) == [card.CARD, card.WEIGHTS]
+
+
+@pytest.mark.parametrize("classes", [(), ("x", "y")])
+def test_saved_attributes_come_back(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    """Names and types, and a head that gives them all."""
+    names = (Attribute(name="floral", type="texture"), Attribute(name="élan"))
+    torch.manual_seed(0)
+    model = build(COMPONENT, SPEC.preprocessing, HeadSpec(), len(classes), len(names))
+    about = ModelCard(
+        backbone=COMPONENT.provenance,
+        head=HeadSpec(),
+        classes=classes,
+        attributes=names,
+        tasks=("category", "attributes") if classes else ("attributes",),
+        preprocessing=SPEC.preprocessing,
+    )
+    card.save(tmp_path, model, about)
+    again, read = card.load(tmp_path)
+    assert (read.attributes, read.classes, read.tasks) == (names, classes, about.tasks)
+    assert torch.equal(again(IMAGES).attributes, model(IMAGES).attributes)
+    assert again(IMAGES).attributes.shape == (4, 2)
+
+
+def test_tasks_without_their_answers(saved: tuple[Path, Classifier]) -> None:
+    """A card whose tasks are not those of its classes and attributes is damaged."""
+    folder, _ = saved
+    text = (folder / card.CARD).read_text()
+    assert text.count('"category"') == 1
+    (folder / card.CARD).write_text(text.replace('"category"', '"attributes"'))
+    with pytest.raises(ModelError, match="5 classes and 0 attributes are not of the tasks"):
+        card.load_card(folder)
 
 
 @pytest.mark.parametrize("file", [card.CARD, card.WEIGHTS])
