@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,23 @@ from fashionbatch.specs import HeadSpec
 SLOW = pytest.mark.slow
 NETWORKS = [
     ("small-resnet", 28),
-    ("mobilenet_v3_small", 32),
     ("shufflenet_v2_x0_5", 32),
     pytest.param("googlenet", 32, marks=SLOW),
+    pytest.param("mobilenet_v3_small", 32, marks=SLOW),
     pytest.param("densenet121", 32, marks=SLOW),
     pytest.param("efficientnet_b0", 32, marks=SLOW),
     pytest.param("swin_t", 32, marks=SLOW),
     pytest.param("vit_b_32", 224, marks=SLOW),
 ]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads would wait for each other longer than these small networks take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def made(name: str, side: int, bottleneck: str | None = None) -> Classifier:
