@@ -62,6 +62,7 @@ def test_parsers_raise_usage_errors_only(text: str) -> None:
         parse.parse_limits,
         parse.parse_unfreeze,
         parse.parse_hidden,
+        parse.parse_bottleneck,
     ):
         try:
             read(text)
@@ -97,6 +98,8 @@ def test_unfreeze_and_hidden_forms() -> None:
     assert parse.parse_unfreeze("blocks:3") == 3
     assert parse.parse_unfreeze("all") is None
     assert parse.parse_unfreeze("none") == 0
+    assert parse.parse_bottleneck("layer3") == ("layer3", "avg")
+    assert parse.parse_bottleneck("features.30:flatten") == ("features.30", "flatten")
     assert parse.parse_hidden("none") == ()
     assert parse.parse_hidden("256,128") == (256, 128)
     for text in ("blocks:-1", "blocks", "3", "blocks:x"):

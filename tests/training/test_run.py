@@ -107,6 +107,7 @@ RECIPES = {
     },
     "frozen throughout": {"unfreeze": "none", "opt": "adamw"},
     "bottleneck": {"mode": "bottleneck", "head_dropout": 0.4},
+    "prefix cache": {"prefix_cache": True, "augment_copies": 2, "unfreeze": "blocks:1"},
 }  # fmt: skip
 
 
@@ -271,6 +272,50 @@ def test_damaged_features_are_computed_again(train, tmp_path):
     second = train("b", mode="bottleneck", tell=lambda e, v: events.append(e))
     assert "reused" not in events
     assert second["val"] == first["val"]
+
+
+def test_prefix_cache_trains_as_without(train, tmp_path):
+    """What is trained, and how well, is as without the cache but for float16; copies differ."""
+    train("start", epochs=1)
+    options = {"weights": str(tmp_path / "start"), "unfreeze": "blocks:1", "freeze_epochs": 0}
+    events = []
+    train("plain", augment="none", **options)
+    train("cached", augment="none", prefix_cache=True, tell=lambda *e: events.append(e), **options)
+    for a, b in zip(history(tmp_path / "plain"), history(tmp_path / "cached"), strict=True):
+        for key in ("train_loss", "val_loss"):
+            assert float(a[key]) == pytest.approx(float(b[key]), rel=0.02)
+    told = [values for event, values in events if event == "disk"]
+    [own] = (tmp_path / ".features").iterdir()
+    parts = sum(p.stat().st_size for p in own.glob("part-*.h5"))
+    assert told == [{"bytes": parts, "path": str(own)}]
+    first, second = weights(tmp_path / "start"), weights(tmp_path / "cached")
+    changed = {k for k in first if not torch.equal(first[k], second[k])}
+    assert any(k.startswith("backbone.blocks.2.conv1") for k in changed)
+    assert all(k.startswith(("backbone.blocks.2.", "head.")) for k in changed)
+    train("copies", prefix_cache=True, augment_copies=3, **options)
+    assert history(tmp_path / "copies") != history(tmp_path / "cached")
+
+
+def test_bottleneck_layer_of_a_run(train, tmp_path, photo):
+    """The head gets the layer asked for; the run predicts and explains with it."""
+    from fashionbatch import api
+
+    train("a", epochs=1, bottleneck="blocks.1:flatten", unfreeze="blocks:2")
+    state = weights(tmp_path / "a")
+    assert state["head.dense.0.weight"].shape == (10, 64 * 49)
+    assert not any(k.startswith("backbone.blocks.2") for k in state)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(photo(1))
+    api.predict(folder, model=tmp_path / "a", output=tmp_path / "a.h5", device="cpu")
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["features/pooled"].shape == (1, 64 * 49)
+    found = api.explain(
+        "grad-cam", [folder], model=tmp_path / "a", output=tmp_path / "maps", device="cpu"
+    )
+    assert found["pictures"] == 1
+    with pytest.raises(UsageError, match="at most blocks:2"):
+        train("b", bottleneck="blocks.1", unfreeze="blocks:3")
 
 
 def test_bottleneck_refuses_unfreeze(train, tmp_path):
