@@ -108,7 +108,10 @@ class Stepper:
         inputs = tuple(i.to(self.device, non_blocking=True) for i in batch.inputs)
         targets = batch.targets.to(self.device)
         for regularizer in self.regularizers:
-            first, targets = regularizer.on_batch(inputs[0], targets)
+            try:
+                first, targets = regularizer.on_batch(inputs[0], targets)
+            except ValueError as error:  # what it cannot change, such as vectors that have no area
+                raise UsageError(f"{type(regularizer).__name__}: {error}") from error
             if first is not inputs[0] and len(inputs) > 1:
                 # several tensors of one image: what mixes or erases the first would tear them apart
                 raise UsageError(

@@ -17,6 +17,7 @@ one run, medians over the repeats:
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
 import statistics
@@ -126,17 +127,26 @@ def main() -> None:
                 began = time.perf_counter()
                 train(name, prefix_cache=cached, seed=repeat, **tuning)
                 times.setdefault(name, []).append(time.perf_counter() - began)
-        config = TrainConfig(**common, **tuning, name="step", output=base)
+        options = {k: v for k, v in common.items() if k != "limit"}
+        config = TrainConfig(**options, **{**tuning, "epochs": 1}, name="step", output=base)
         job = jobs.prepare(config, given.folder)
         task, _ = feed.make_task(job, base, lambda event, values: None)
         tasks = {"step, end to end": task, "step, batch on the device": Once(task, job.device)}
         for _ in range(given.repeats):
             for name, chosen in tasks.items():
-                folder = base / "loop"
-                folder.mkdir()
-                loop = Loop(runs.make_setup(job, lambda e, v: None, "step", []), chosen, folder)
-                times.setdefault(name, []).append(loop.timed_epoch() / task.steps())
-                shutil.rmtree(folder)
+                ticks: list[float] = []
+
+                def tick(event: str, values: Any, ticks: list[float] = ticks) -> None:
+                    if event == "step":
+                        ticks.append(time.perf_counter())
+
+                (base / "loop").mkdir()
+                Loop(runs.make_setup(job, tick, "step", []), chosen, base / "loop").run(
+                    resume=False
+                )
+                shutil.rmtree(base / "loop")
+                steps = [b - a for a, b in itertools.pairwise(ticks[2:])]  # the first ones warm up
+                times.setdefault(name, []).append(statistics.mean(steps))
     median = {name: statistics.median(values) for name, values in times.items()}
     print(f"{given.folder}, {given.backbone} ({given.weights}), blocks:{given.blocks}, "
           f"{given.epochs} epochs, {given.repeats} repeats, {job.device}")  # fmt: skip
