@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fashionbatch import files, registry
 from fashionbatch.errors import ModelError, PluginError, UnknownNameError, UsageError
-from fashionbatch.models.cut import truncate
+from fashionbatch.models.truncate import truncate
 from fashionbatch.parse import parse_bottleneck
 from fashionbatch.registry import Component
 from fashionbatch.specs import BackboneSpec, HeadSpec, Preprocessing

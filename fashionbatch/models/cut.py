@@ -1,22 +1,20 @@
-"""Cuts a backbone in two where the trained part begins, and cuts off what lies behind a layer.
+"""Cuts a backbone in two where the trained part begins.
 
-Both follow the tensors through the network's code with :mod:`torch.fx`. A module is looked into
-only where that is needed, so that dropout, batch normalization and the like stay the modules they
-are, and nearly every network can be followed.
+A module is looked into only where frozen and trained weights meet in it, so that dropout, batch
+normalization and the like stay the modules they are, and nearly every network can be followed.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
 
-from fashionbatch.errors import UnknownNameError, UsageError
+from fashionbatch.errors import UsageError
+from fashionbatch.models.tracing import Untraceable, first_line, in_mode, traced
 
 #: part of an answer's length that a GPU may round away
 _ROUNDING = 1e-2
@@ -51,10 +49,6 @@ class Cut:
     crossing: tuple[Crossing, ...]
 
 
-class _Reason(Exception):
-    """Why a network cannot be cut, in a few words."""
-
-
 def cut(backbone: nn.Module, name: str, side: int) -> Cut:
     """Splits a backbone in front of the first step that uses a trained weight.
 
@@ -75,98 +69,21 @@ def cut(backbone: nn.Module, name: str, side: int) -> Cut:
             f"--prefix-cache: nothing of backbone {name!r} is frozen, so there is nothing to "
             "compute once: choose an --unfreeze such as blocks:3, or leave --prefix-cache out"
         )
-    with _mode(backbone, training=False), torch.no_grad():
+    with in_mode(backbone, training=False), torch.no_grad():
         if True not in flags:
             whole = _Whole(backbone)
             width = whole(_sample(backbone, 1, side))[0].shape[1]
             return Cut(prefix=whole, tail=_First(), crossing=(Crossing("bottleneck", (width,)),))
         try:
-            graph = _traced(backbone, lambda module, _: len(_flags(module)) < 2)
+            graph = traced(backbone, lambda module, _: len(_flags(module)) < 2)
             made = _split(backbone, graph, side)
             _check_answers(backbone, made, _sample(backbone, 2, side))
         except Exception as error:  # whatever tracing raises on code it was not made for
             raise UsageError(
                 f"--prefix-cache: backbone {name!r} cannot be cut where its trained part begins "
-                f"({_first_line(error)}); leave --prefix-cache out"
+                f"({first_line(error)}); leave --prefix-cache out"
             ) from error
     return made
-
-
-def truncate(backbone: nn.Module, name: str, layer: str, pool: str) -> nn.Module:
-    """A backbone that ends with a layer; what lies behind it is not in the module any more.
-
-    Modules that stay have the names they had, and are the same objects.
-
-    Args:
-        backbone: as the spec's factory made it.
-        name: for messages.
-        layer: name of a module.
-        pool: ``avg`` or ``flatten``; see :class:`Pooling`.
-
-    Raises:
-        UnknownNameError: the backbone has no such module.
-        UsageError: it is not a step of the network's code, or that code cannot be followed.
-    """
-    modules = dict(backbone.named_modules())
-    if not layer or layer not in modules:
-        raise UnknownNameError(f"layer of {name!r}", layer, filter(None, modules))
-    try:
-        graph = _traced(backbone, lambda _, path: not layer.startswith(path + "."))
-        steps = [n for n in graph.nodes if n.op == "call_module" and n.target == layer]
-        if not steps:
-            raise _Reason("the layer is never run as a whole")
-        last = steps[-1]
-        ended = fx.GraphModule(backbone, graph)
-        pooling = "pooling"
-        while pooling in modules:
-            pooling += "_"
-        ended.add_submodule(pooling, Pooling(pool))
-        output = ended.graph.output_node()
-        with ended.graph.inserting_after(last):
-            output.args = (ended.graph.call_module(pooling, (last,)),)
-        for node in reversed(list(ended.graph.nodes)):
-            if node is last:
-                break
-            if not node.users and node.op != "output":
-                ended.graph.erase_node(node)  # an assertion would keep what it looks at
-        ended.graph.eliminate_dead_code()
-        # made anew with what is still used, and no more
-        kept = fx.GraphModule(ended, ended.graph, type(backbone).__name__)
-    except Exception as error:  # whatever tracing raises on code it was not made for
-        raise UsageError(
-            f"--bottleneck {layer}: backbone {name!r} cannot be cut off there "
-            f"({_first_line(error)}); choose another layer, or leave --bottleneck out"
-        ) from error
-    return kept.train(backbone.training)
-
-
-class Pooling(nn.Module):
-    """A layer's output → a bottleneck ``[N, D]``.
-
-    Args:
-        how: ``avg`` is the mean over the positions of maps ``[N, C, h, w]`` (of ``[N, h, w, C]``,
-            as Swin has them, too) or of tokens ``[N, S, C]``; ``flatten`` keeps them all.
-    """
-
-    def __init__(self, how: str) -> None:
-        super().__init__()
-        self.how = how
-
-    def forward(self, values: Tensor) -> Tensor:
-        """What is no such maps or tokens is left as it is."""
-        if self.how == "flatten":
-            return values.flatten(1)
-        if values.ndim == 3:
-            return values.mean(dim=1)
-        if values.ndim == 4:
-            # inputs are square, and so is every map of them
-            _, first, second, third = values.shape
-            return values.mean(dim=(1, 2) if first == second != third else (2, 3))
-        return values
-
-    def extra_repr(self) -> str:
-        """In what is printed of the module."""
-        return self.how
 
 
 class _Whole(nn.Module):
@@ -181,30 +98,6 @@ class _Whole(nn.Module):
 class _First(nn.Module):
     def forward(self, crossing: tuple[Tensor, ...]) -> Tensor:
         return crossing[0]
-
-
-class _Tracer(fx.Tracer):
-    def __init__(self, leaf: Callable[[nn.Module, str], bool]) -> None:
-        super().__init__()
-        self._leaf = leaf
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return self._leaf(m, module_qualified_name)
-
-
-def _traced(backbone: nn.Module, leaf: Callable[[nn.Module, str], bool]) -> fx.Graph:
-    """The steps of the network's code, modules for which ``leaf`` holds as one step each."""
-    graphs = []
-    for training in (True, False):
-        with _mode(backbone, training=training):
-            graphs.append(_Tracer(leaf).trace(backbone))
-    if str(graphs[0]) != str(graphs[1]):
-        raise _Reason("its code takes other steps in training than in evaluation")
-    if sum(node.op == "placeholder" for node in graphs[1].nodes) != 1:
-        raise _Reason("it takes more than images")
-    graph = fx.GraphModule(backbone, graphs[1]).graph
-    graph.eliminate_dead_code()
-    return graph
 
 
 def _split(backbone: nn.Module, graph: fx.Graph, side: int) -> Cut:
@@ -272,10 +165,10 @@ def _tail(
             copies[node] = tail.node_copy(node, resolved)
     (result,) = graph.output_node().args
     if not isinstance(result, fx.Node):
-        raise _Reason("it gives more than one tensor")
+        raise Untraceable("it gives more than one tensor")
     tail.output(resolved(result))
     if not crossing:
-        raise _Reason("no tensor leads from the frozen part into the trained one")
+        raise Untraceable("no tensor leads from the frozen part into the trained one")
     return tail, crossing
 
 
@@ -303,9 +196,9 @@ class _Seen(fx.Interpreter):
 
 def _check_rows(node: fx.Node, two: _Kept, three: _Kept) -> None:
     if (2, *two.shape[1:]) != two.shape or (3, *two.shape[1:]) != three.shape:
-        raise _Reason(f"{node.name} crosses the border and has no row for each image")
+        raise Untraceable(f"{node.name} crosses the border and has no row for each image")
     if not two.floating:
-        raise _Reason(f"{node.name} crosses the border and holds no floating-point numbers")
+        raise Untraceable(f"{node.name} crosses the border and holds no floating-point numbers")
 
 
 def _number(tail: fx.Graph, images: fx.Node, node: fx.Node, two: Any, three: Any) -> Any:
@@ -317,14 +210,14 @@ def _number(tail: fx.Graph, images: fx.Node, node: fx.Node, two: Any, three: Any
         return two
     if isinstance(two, int) and two % 2 == 0 and two // 2 * 3 == three:
         return tail.call_function(operator.mul, (images, two // 2))
-    raise _Reason(f"{node.name} crosses the border and is no tensor")
+    raise Untraceable(f"{node.name} crosses the border and is no tensor")
 
 
 def _check_answers(backbone: nn.Module, made: Cut, images: Tensor) -> None:
     # steps that change a tensor in place may stand in another order now
     whole = backbone(images)
     if (made.tail(made.prefix(images)) - whole).norm() > _ROUNDING * whole.norm():
-        raise _Reason("its parts give other answers than the whole")
+        raise Untraceable("its parts give other answers than the whole")
 
 
 def _uses_trained(node: fx.Node, backbone: nn.Module, modules: dict[str, nn.Module]) -> bool:
@@ -344,20 +237,3 @@ def _sample(backbone: nn.Module, count: int, side: int) -> Tensor:
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     noise = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0))
     return noise.to(device)
-
-
-@contextmanager
-def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
-    before = {each: each.training for each in module.modules()}
-    for each in before:
-        each.training = training
-    try:
-        yield
-    finally:
-        for each, flag in before.items():
-            each.training = flag
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:120] if lines else type(error).__name__

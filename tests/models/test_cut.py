@@ -14,7 +14,8 @@ from fashionbatch.errors import UnknownNameError, UsageError
 from fashionbatch.models import freeze
 from fashionbatch.models.build import Classifier, build, find_backbone, load_weights
 from fashionbatch.models.card import ModelCard, load, save
-from fashionbatch.models.cut import cut, truncate
+from fashionbatch.models.cut import cut
+from fashionbatch.models.truncate import truncate
 from fashionbatch.specs import HeadSpec
 
 SLOW = pytest.mark.slow
