@@ -130,7 +130,7 @@ def show_result(result: dict[str, Any]) -> None:
     """The figures of a finished training."""
     names = list(result["val"])
     rows: list[list[object]] = [
-        [split, *(f"{result[split][name]:.4f}" for name in names)]
+        [split, *("" if (v := result[split][n]) is None else f"{v:.4f}" for n in names)]
         for split in ("val", "test")
         if result[split]
     ]

@@ -66,6 +66,7 @@ class Packer:
         data: the folder that shards go to.
         work: the folder of what is known of each finished shard.
         added: where finished shards can lie already, if a data set grows.
+        unknown: attributes of which the source knows nothing, where a data set that grows has some.
         settings: whatever else decides about bytes; a shard that was written with others is
             written again.
     """
@@ -77,6 +78,7 @@ class Packer:
     data: Path
     work: Path
     added: Path | None = None
+    unknown: tuple[int, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def pack(self, task: ShardTask) -> Packed:
@@ -144,6 +146,7 @@ class Packer:
                     key = f"{task.key + number:09d}"
                     label = UNKNOWN if item.label is None else labels[item.label]
                     group = int(task.group[number])
+                    item.unknown = item.unknown or self.unknown
                     rows.append(_add(tar, key, item, task.split, prepared, label, group))
             os.replace(temporary, path)
         finally:

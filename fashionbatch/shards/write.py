@@ -128,7 +128,7 @@ def write(job: Job, tell: Tell = lambda event, values: None) -> Manifest:
             return before.manifest
         for text in plan.warnings:
             tell("warn", {"text": text})
-        packed = _pack(job, plan, place, tell)
+        packed = _pack(job, plan, place, before, tell)
         log.close()
         manifest = _finish(job, plan, packed, place, log, before)
         if before is None:
@@ -240,7 +240,10 @@ def _collect(
     return catalogue
 
 
-def _pack(job: Job, plan: plans.Plan, place: Workplace, tell: Tell) -> list[Packed]:
+def _pack(
+    job: Job, plan: plans.Plan, place: Workplace, before: ShardSet | None, tell: Tell
+) -> list[Packed]:
+    known = before.manifest.attributes if before and not job.source.attributes else ()
     packer = Packer(
         source=job.source,
         prepare=job.prepare,
@@ -249,6 +252,7 @@ def _pack(job: Job, plan: plans.Plan, place: Workplace, tell: Tell) -> list[Pack
         data=place.data,
         work=place.work,
         added=job.output if job.append else None,
+        unknown=tuple(range(len(known))),
         settings=job.settings,
     )
     done: list[Packed] = []

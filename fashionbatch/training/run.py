@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -102,10 +103,15 @@ def _measured(job: Job, training: loop.Loop) -> dict[str, dict[str, Any]]:
     for split in ("val", "test"):
         if split in job.rows:
             metrics, loss = training.measure(split)
-            computed = {**metrics.compute(), "loss": loss}
+            computed = {k: _finite(v) for k, v in {**metrics.compute(), "loss": loss}.items()}
             per_class = [c._asdict() for c in metrics.per_class()]
             found[split] = {**computed, "per_class": per_class}
     return found
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN, which stands for a figure that there was nothing to count for."""
+    return value if math.isfinite(value) else None
 
 
 def _save(

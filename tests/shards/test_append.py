@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from fashionbatch.shards.manifest import Manifest
 from fashionbatch.shards.pack import Prepared
 from fashionbatch.shards.read import open_shards
 from fashionbatch.shards.select import Selection
-from fashionbatch.sources import Failure, Item
+from fashionbatch.sources import Attribute, Failure, Item, Source
 
 Write = Callable[..., Manifest]
 Contents = Callable[[Path], dict[str, bytes]]
@@ -350,3 +350,19 @@ def test_append_of_nothing_selected_is_no_error(write: Write, tmp_path: Path) ->
 
 def contents_of(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def test_what_the_source_does_not_annotate_is_unknown(write: Write, tmp_path: Path) -> None:
+    """Not negative: a data set with attributes grows by items of which nobody knows them."""
+
+    class Annotated(Source):
+        attributes = tuple(Attribute(name=n) for n in ("red", "floral", "long"))
+
+        def items(self) -> Iterator[Item]:
+            yield Item(name="old.jpg", data=b"o", label="a", split="train", positive=(1,))
+
+    write([], source=Annotated())
+    write([Item(name="new.jpg", data=b"n", label="a", split="train")], append=True)
+    index = open_shards(tmp_path / "set").index
+    assert [row.tolist() for row in index.positive] == [[1], []]
+    assert [row.tolist() for row in index.unknown] == [[], [0, 1, 2]]
