@@ -12,7 +12,7 @@ from fashionbatch.cli.values import preparation, provider, readable
 GROUPS: dict[str, tuple[str, ...]] = {
     "Data": (
         "data", "items", "class_count", "classes", "category_type", "fraction", "per_class",
-        "limit_per_split", "limit", "task", "attribute_weight", "seed",
+        "limit_per_split", "limit", "task", "attributes", "attribute_weight", "seed",
     ),
     "Model": (
         "backbone", "weights", "bottleneck", "input", "img_size", "crop_mode", "head_hidden",
@@ -25,7 +25,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Regularization": ("augment", "regularizer", "clip_grad", "patience"),
     "Machine": (
-        "device", "workers", "precision", "compile", "micro_batch", "prefix_cache",
+        "device", "processes", "workers", "precision", "compile", "micro_batch", "prefix_cache",
         "augment_copies", "checkpoint_minutes", "logger", "output", "name", "exist_ok", "resume",
     ),
 }  # fmt: skip

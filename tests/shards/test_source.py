@@ -21,7 +21,7 @@ from fashionbatch.sources.folder import FolderSource
 
 FULL = Item(
     name="dress/1.jpg",
-    data=b"one",
+    data=b"\xff\xd8\xffone",
     label="dress",
     split="train",
     group="SKU-1",
@@ -31,9 +31,9 @@ FULL = Item(
     landmarks=((0, 5, 6), (2, 7, 8)),
     metadata={"price": 9.5, "note": "a\0b"},
 )
-SECOND = Item(name="dress/2.jpg", data=b"second", label="dress", split="train")
-PLAIN = Item(name="hat/2.jpg", data=b"two", label="hat", split="test")
-BARE = Item(name="bare.jpg", data=b"three", split="test")
+SECOND = Item(name="dress/2.jpg", data=b"\xff\xd8\xffsecond", label="dress", split="train")
+PLAIN = Item(name="hat/2.jpg", data=b"\xff\xd8\xfftwo", label="hat", split="test")
+BARE = Item(name="bare.jpg", data=b"\xff\xd8\xffthree", split="test")
 ATTRIBUTES = tuple(Attribute(name=n, type="texture") for n in ("a", "b", "c"))
 
 
@@ -52,12 +52,6 @@ def ours(tmp_path: Path) -> Path:
     write(Job(source=Annotated(), output=tmp_path / "ours", prepare=Ingest(check="none"),
               allow_missing_classes=True))  # fmt: skip
     return tmp_path / "ours"
-
-
-@pytest.fixture(autouse=True)
-def any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes any bytes for a JPEG file."""
-    monkeypatch.setattr("fashionbatch.pipeline.ingest._kind", lambda data: "jpg")
 
 
 def read(path: Path) -> tuple[dict[str, Item], list[Failure]]:

@@ -55,6 +55,14 @@ def stop_at(number, kind=signal.SIGINT):
     return tell
 
 
+@pytest.fixture(autouse=True)
+def listening():
+    """Ctrl-C is heard, also where a shell has started the tests in its background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The uninterrupted run."""
