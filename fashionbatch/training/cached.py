@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fashionbatch.models.build import Classifier, Outputs
-from fashionbatch.training.activations import Activations
-from fashionbatch.training.part import PLAIN, Rows
+from fashionbatch.training.activations.part import PLAIN, Rows
+from fashionbatch.training.activations.reader import Activations
 from fashionbatch.training.targets import Targets
 from fashionbatch.training.task import TrainingBatch
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from fashionbatch.errors import TrainingError
 from fashionbatch.models.cut import cut
-from fashionbatch.training import computation
-from fashionbatch.training.activations import Activations
+from fashionbatch.training.activations import computation
+from fashionbatch.training.activations.computation import Views
+from fashionbatch.training.activations.reader import Activations
 from fashionbatch.training.cached import Cached
-from fashionbatch.training.computation import Views
 from fashionbatch.training.images import Images
 from fashionbatch.training.job import Job
 from fashionbatch.training.task import Task

@@ -23,11 +23,11 @@ from fashionbatch.pipeline.decode import decode
 from fashionbatch.pipeline.transforms import fit
 from fashionbatch.shards.read import ShardSet, open_shards
 from fashionbatch.specs import HeadSpec, Preprocessing
-from fashionbatch.training import computation, memory
-from fashionbatch.training.activations import Activations
+from fashionbatch.training.activations import computation, memory
+from fashionbatch.training.activations.computation import Views, compute
+from fashionbatch.training.activations.part import PLAIN, Collected, Part
+from fashionbatch.training.activations.reader import Activations
 from fashionbatch.training.cached import Cached
-from fashionbatch.training.computation import Views, compute
-from fashionbatch.training.part import PLAIN, Collected, Part
 from fashionbatch.training.targets import Targets
 
 SAMPLE = Path(__file__).parents[2] / "shards" / "fashion-mnist"

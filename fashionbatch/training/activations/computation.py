@@ -1,8 +1,9 @@
 """What the frozen part of a network gives, computed once and kept on disk.
 
-``.features/KEY/`` holds parts (see :mod:`fashionbatch.training.part`) and ``about.json``. The key
-stands for all that the numbers depend on: network, frozen weights, preprocessing, images and views.
-So another training on the same finds them, and one that was killed goes on with what is missing.
+``.features/KEY/`` holds parts (see :mod:`fashionbatch.training.activations.part`) and
+``about.json``. The key stands for all that the numbers depend on: network, frozen weights,
+preprocessing, images and views. So another training on the same finds them, and one that was killed
+goes on with what is missing.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from fashionbatch.models.cut import Crossing, Cut
 from fashionbatch.pipeline.batches import Order, batches
 from fashionbatch.shards.read import ShardSet
 from fashionbatch.specs import Preprocessing
-from fashionbatch.training import part as parts
-from fashionbatch.training.activations import Activations
-from fashionbatch.training.part import PLAIN, Collected, Part, Rows
+from fashionbatch.training.activations import part as parts
+from fashionbatch.training.activations.part import PLAIN, Collected, Part, Rows
+from fashionbatch.training.activations.reader import Activations
 
 #: images per forward pass, whatever the batch size of training: random views depend on it
 _TOGETHER = 32

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fashionbatch.errors import TrainingError
 from fashionbatch.models.cut import Crossing
-from fashionbatch.training import memory
-from fashionbatch.training.part import Rows, Stored
+from fashionbatch.training.activations import memory
+from fashionbatch.training.activations.part import Rows, Stored
 
 _OPEN_FILES = 16
 _TYPES = {2: torch.float16, 4: torch.float32}

@@ -1,0 +1,1 @@
+"""What the frozen part of a network gives, computed once: made, kept on the disk, read back."""
