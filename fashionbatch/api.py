@@ -6,8 +6,10 @@ arguments. Heavy packages are imported when a job starts.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,6 +182,8 @@ def train(
     with joined(config.device) as group:
         tell = tell if group.leads else _silent
         folder = group.told(lambda: _run_folder(config, data))
+        if config.resume and config.freeze_epochs is None:
+            config = _as_begun(config, folder)
         job = jobs.prepare(config, data, group=group, fetch=not dry_run)
         about = {"run": str(folder), "config": job.config.to_json(), "plan": job.plan()}
         tell("plan", about)
@@ -209,9 +213,21 @@ def _need_backbone(config: TrainConfig) -> None:
             raise UnknownNameError("backbone", config.backbone, names, hint)
 
 
+def _as_begun(config: TrainConfig, folder: Path) -> TrainConfig:
+    """With the one default that depends on the epochs, which a resumed run may have more of."""
+    try:
+        begun = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return config  # told when it is compared
+    return dataclasses.replace(config, freeze_epochs=begun.get("freeze_epochs"))
+
+
 @contextmanager
 def _fresh(folder: Path, *, replace: bool) -> Iterator[None]:
-    """Makes the run's folder; the run that it replaces is deleted when the new one is done."""
+    """Makes the run's folder.
+
+    The run that it replaces is deleted when the new one is done, or has a checkpoint to go on from.
+    """
     old = folder.with_name(f".{folder.name}.old")
     if replace and folder.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -225,11 +241,11 @@ def _fresh(folder: Path, *, replace: bool) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if old.exists():
+        if not any(folder.glob("checkpoints/*")):  # nothing that could be gone on with
             shutil.rmtree(folder, ignore_errors=True)
-            old.rename(folder)
-        elif not any(folder.glob("checkpoints/*")):
-            shutil.rmtree(folder, ignore_errors=True)  # nothing that could be gone on with
+            if old.exists():
+                old.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
         raise
     shutil.rmtree(old, ignore_errors=True)
 

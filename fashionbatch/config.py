@@ -285,10 +285,11 @@ class TrainConfig(_Selecting):
         "center cuts, squash stretches, border keeps all on black. [default: the backbone's]",
         choices=CROP_MODES,
     )
-    augment: str = option(
-        "paper",
-        "Random views when finetuning: paper (shear, zoom, rotation, shift, flip), flip, "
-        "TrivialAugment, RandAugment, none.",
+    augment: str | None = option(
+        None,
+        "Random views of training images: paper (shear, zoom, rotation, shift, flip), flip, "
+        "trivial (TrivialAugment), rand (RandAugment), none. [default: paper; none in bottleneck "
+        "mode]",
         choices=AUGMENTATIONS,
     )
     precision: str = option(

@@ -40,6 +40,8 @@ def parse_options(pairs: list[str] | tuple[str, ...], where: str) -> dict[str, A
 
 
 def _value(text: str) -> Any:
+    if "," in text:
+        return tuple(_value(part.strip()) for part in text.split(","))
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):

@@ -54,7 +54,8 @@ class Head(nn.Module):
     def __init__(self, inputs: int, classes: int, spec: HeadSpec, attributes: int = 0) -> None:
         super().__init__()
         self.classes = classes
-        widths = (inputs, *spec.hidden, classes + attributes)
+        self.outputs = classes + attributes
+        widths = (inputs, *spec.hidden, self.outputs)
         self.dense = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.dropout = nn.Dropout(spec.dropout)
 

@@ -116,13 +116,16 @@ def train_mode(model: nn.Module) -> None:
 
     A module without parameters (dropout, an activation) goes with the module that holds it.
     """
-    for module in model.modules():
-        parameters = list(module.parameters())
-        if parameters:
-            trained = any(p.requires_grad for p in parameters)
-            module.training = trained
-            for child in module.children():
-                child.training = trained
+    _set_mode(model, trained=True)
+
+
+def _set_mode(module: nn.Module, *, trained: bool) -> None:
+    parameters = list(module.parameters())
+    if parameters:
+        trained = any(p.requires_grad for p in parameters)
+    module.training = trained
+    for child in module.children():
+        _set_mode(child, trained=trained)
 
 
 def trainable_parameters(model: nn.Module) -> int:

@@ -53,6 +53,14 @@ class Group:
             dist.all_reduce(moved)
             return moved.to(values.device)
 
+    def share(self, values: Tensor) -> None:
+        """Puts the first process's values into everyone's tensor."""
+        if self.world > 1:
+            with _named():
+                moved = values.to(self._device())
+                dist.broadcast(moved, src=0)
+                values.copy_(moved)
+
     def gathered(self, value: T) -> list[T]:
         """Everyone's value, by rank; of few bytes."""
         if self.world == 1:

@@ -43,7 +43,7 @@ def make_task(
         rows=job.rows,
         sampling=job.sampling(),
         preprocessing=job.preprocessing,
-        augment=config.augment,
+        augment=job.augment,
         workers=job.workers,
         group=job.group,
     )
@@ -104,12 +104,12 @@ def _cached(
 def _views(job: Job) -> Views:
     config = job.config
     everything = np.unique(np.concatenate(list(job.rows.values())))
-    if config.augment == "none":
+    if job.augment == "none":
         return Views(plain=everything)
     return Views(
         plain=np.setdiff1d(everything, job.rows["train"]),
         augmented=job.rows["train"],
         copies=config.augment_copies,
-        augment=config.augment,
+        augment=job.augment,
         seed=config.seed,
     )

@@ -10,23 +10,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
-from fashionbatch import registry
 from fashionbatch.config import TrainConfig
 from fashionbatch.errors import SourceError, UsageError
 from fashionbatch.models import device as devices
 from fashionbatch.models import freeze
 from fashionbatch.models.build import Classifier, build, find_backbone, load_weights
-from fashionbatch.parse import parse_choice, parse_hidden, parse_unfreeze
+from fashionbatch.parse import parse_hidden, parse_unfreeze
 from fashionbatch.pipeline.batches import default_workers
 from fashionbatch.registry import Component
 from fashionbatch.shards.read import ShardSet, open_shards
 from fashionbatch.shards.select import Selection
 from fashionbatch.sources import Attribute
 from fashionbatch.specs import SPLITS, BackboneSpec, HeadSpec, Preprocessing
+from fashionbatch.training import components
 from fashionbatch.training.checkpoint import seed_everything
 from fashionbatch.training.distributed import Group
 from fashionbatch.training.labels import Labels
+from fashionbatch.training.regularizer import Regularizer
 from fashionbatch.training.sampling import Sampling
 
 Rows = Mapping[str, npt.NDArray[np.int64]]
@@ -48,6 +50,8 @@ class Job:
         origin: of the weights.
         labels: what the images ought to be.
         group: the processes that train.
+        regularizers: in the order given; the model is as they want it.
+        components: all that take part.
     """
 
     config: TrainConfig
@@ -64,6 +68,7 @@ class Job:
     workers: int
     labels: Labels
     group: Group = field(default_factory=Group)
+    regularizers: list[Regularizer] = field(default_factory=list)
     components: list[Component] = field(default_factory=list)
 
     @property
@@ -80,6 +85,12 @@ class Job:
     def attributes(self) -> tuple[Attribute, ...]:
         """What is learnt of them; none where only the category is."""
         return tuple(self.shards.manifest.attributes) if "attributes" in self.tasks else ()
+
+    @property
+    def augment(self) -> str:
+        """Random views of the training images."""
+        assert self.config.augment is not None  # filled in
+        return self.config.augment
 
     def sampling(self) -> Sampling:
         """The steps of every epoch."""
@@ -146,6 +157,11 @@ def prepare(
         dropout=spec.head.dropout if config.head_dropout is None else config.head_dropout,
     )
     config = _resolve(config, data, shards, preprocessing, head)
+    if config.batch_size < group.world:
+        raise UsageError(
+            f"--batch-size {config.batch_size}: {group.world} processes share a step, and each "
+            "needs an image"
+        )
     device = devices.choose(config.device, group.local_rank if group.world > 1 else None)
     seed_everything(config.seed)
     classes = shards.classes if "category" in labels.tasks else ()
@@ -156,12 +172,9 @@ def prepare(
     )
     assert config.unfreeze is not None
     freeze.unfreeze(model, blocks, parse_unfreeze(config.unfreeze))
-    used = [component, registry.find("optimizer", config.opt)]
-    if config.freeze_opt is not None:
-        used.append(registry.find("optimizer", config.freeze_opt))
-    used.append(registry.find("schedule", parse_choice(config.sched)[0]))
-    used += [registry.find("regularizer", parse_choice(r)[0]) for r in config.regularizers]
-    used += [registry.find("logger", parse_choice(text)[0]) for text in config.logger]
+    used = [component, *components.used(config)]
+    components.check(config)
+    regularizers = components.regularizers(config, model)
     # last, because a file may have to be fetched: everything else is known to work by now
     origin = config.weights
     if fetch or config.weights not in spec.weights:
@@ -175,15 +188,24 @@ def prepare(
         spec=spec,
         preprocessing=preprocessing,
         head=head,
-        model=model.to(device),
+        model=_synchronized(model, group, device).to(device),
         blocks=blocks,
         origin=origin,
         device=device,
         workers=workers,
         labels=labels,
         group=group,
+        regularizers=regularizers,
         components=used,
     )
+
+
+def _synchronized(model: Classifier, group: Group, device: torch.device) -> Classifier:
+    """Batch normalization over the images of all processes; torch has it for GPUs only."""
+    if group.world > 1 and device.type == "cuda":
+        convert = nn.SyncBatchNorm.convert_sync_batchnorm
+        model.backbone = convert(model.backbone)  # type: ignore[no-untyped-call]  # torch's is not annotated
+    return model
 
 
 def _rows(
@@ -209,7 +231,8 @@ def _rows(
                 # spread over the split: its end may hold other classes than its start
                 spread = np.linspace(0, len(chosen) - 1, config.limit)
                 chosen = chosen[spread.astype(np.int64)]
-            rows[split] = chosen
+            if len(chosen) or split != "test":
+                rows[split] = chosen
     if config.sampling == "balanced" and "train" in rows:
         # an image without a category is of no class that could be balanced
         rows["train"] = rows["train"][shards.labels[rows["train"]] >= 0]
@@ -238,15 +261,24 @@ def _resolve(
         raise UsageError("--prefix-cache is for --mode finetune; bottleneck mode has its own")
     if config.augment_copies > 1 and not config.prefix_cache:
         raise UsageError("--augment-copies is for --prefix-cache: add that")
+    if offline:
+        for name, plain in (("augment", None), ("freeze_opt", None), ("layer_decay", 1)):
+            if getattr(config, name) not in (plain, "none"):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} {getattr(config, name)}: --mode bottleneck trains "
+                    "the head on images as they are: leave one of them out"
+                )
     freeze_epochs = config.freeze_epochs
     if freeze_epochs is None:
-        freeze_epochs = 0 if scratch or offline or config.epochs == 1 else 1
+        freeze_epochs = 0 if scratch or unfreeze == "none" or config.epochs == 1 else 1
+    if config.freeze_opt is not None and not freeze_epochs:
+        raise UsageError("--freeze-opt is for --freeze-epochs, and there are none: add some")
     values = {
         **vars(config),
         "data": data,
         "unfreeze": unfreeze,
-        "freeze_epochs": min(freeze_epochs, config.epochs),
-        "augment": "none" if offline else config.augment,
+        "freeze_epochs": freeze_epochs,
+        "augment": config.augment or ("none" if offline else "paper"),
         "img_size": preprocessing.size,
         "crop_mode": preprocessing.crop_mode,
         "head_hidden": ",".join(map(str, head.hidden)) or "none",

@@ -124,6 +124,7 @@ class Loop:
         self.epoch = self.step = 0  # finished ones, and of the next epoch
         self.micro_batch = setup.micro_batch
         self._best: dict[str, Tensor] = {}
+        self._finished = False  # the model has the best epoch's weights
         self._metrics = setup.metrics(False)
         self._forward: nn.Module = Forward(setup.model, task)
         if setup.compile:
@@ -151,8 +152,9 @@ class Loop:
                     restored = None
                     self._train(asked)
                     self._close_epoch()
-                    if asked and self.epoch < setup.epochs and not self.result.stopped_early:
-                        self._stop(asked.signal)
+                    stop = bool(setup.group.summed(torch.tensor([float(bool(asked))])))
+                    if stop and self.epoch < setup.epochs and not self.result.stopped_early:
+                        self._stop(asked.signal or signal.SIGTERM)
         except RuntimeError as error:
             if is_lost(error):
                 raise lost(error) from error
@@ -162,6 +164,7 @@ class Loop:
                 "the validation loss was never finite: lower --lr, or clip gradients"
             )
         setup.model.load_state_dict(self._best)
+        self._finished = True
         if setup.group.leads:
             path = self.folder / "curves.png"
             curves.save_curves(
@@ -335,14 +338,19 @@ class Loop:
 
     @contextmanager
     def _evaluated(self) -> Iterator[None]:
-        """The model has the weights that a regularizer wants validated and saved."""
+        """The model has the weights that are validated and saved, in every process the same."""
         model = self.setup.model
+        if self._finished:  # they are in it already
+            yield
+            return
         other: dict[str, Tensor] = {}
         for regularizer in self.setup.regularizers:
             other |= regularizer.evaluated(model) or {}
         state = model.state_dict()
         own = {name: state[name].detach().clone() for name in other}
         model.load_state_dict(other, strict=False)
+        for buffer in model.buffers():  # each process has running statistics of its own images
+            self.setup.group.share(buffer)
         try:
             yield
         finally:
@@ -388,11 +396,7 @@ class Loop:
         setup = self.setup
         restored = checkpoints.load_last(self.folder / "checkpoints")
         state = restored.state
-        if state["identity"] != setup.identity:
-            raise UsageError(
-                f"--resume: {self.folder} was begun on other data or with another backbone: start "
-                "anew without --resume"
-            )
+        refuse_other(restored, setup.identity, self.folder)
         self.epoch, self.step = state["epoch"], state["step"]
         kept = ("history", "best_epoch", "stopped_early")
         self.result = Result(**{k: state[k] for k in kept})
@@ -422,6 +426,20 @@ class Loop:
             f"stopped {where}: all of it is saved; the same command with --resume --name "
             f"{self.folder.name} goes on from there",
             number,
+        )
+
+
+def refuse_other(checkpoint: Checkpoint, identity: Mapping[str, Any], folder: Path) -> None:
+    """Lets a run go on only with what it was begun with.
+
+    Raises:
+        UsageError: it was begun on other data, or with another backbone or other weights.
+    """
+    changed = [k for k in identity if checkpoint.state["identity"].get(k) != identity[k]]
+    if changed:
+        raise UsageError(
+            f"--resume: {folder} was begun with other {' and other '.join(changed)}: start anew "
+            "without --resume"
         )
 
 

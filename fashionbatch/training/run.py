@@ -13,22 +13,19 @@ import tomli_w
 import torch
 from torch import Tensor
 
-from fashionbatch import files, registry
-from fashionbatch.config import TrainConfig
+from fashionbatch import files
 from fashionbatch.errors import TrainingError, UsageError
 from fashionbatch.models import card as cards
 from fashionbatch.models import freeze
 from fashionbatch.models.card import ModelCard
-from fashionbatch.parse import parse_choice, parse_options, parse_unfreeze
-from fashionbatch.specs import OptimizerSpec
-from fashionbatch.training import loop
-from fashionbatch.training.checkpoint import seed_everything
+from fashionbatch.parse import parse_unfreeze
+from fashionbatch.training import components, loop
+from fashionbatch.training.checkpoint import load_last, seed_everything
 from fashionbatch.training.feed import make_task
 from fashionbatch.training.job import Job
 from fashionbatch.training.labels import balanced_weights
 from fashionbatch.training.logger import Logger
 from fashionbatch.training.metrics import Metrics
-from fashionbatch.training.schedule import with_warmup
 from fashionbatch.training.targets import Loss
 
 #: metrics that a result names beside the loss, by the first task
@@ -59,12 +56,14 @@ def train(job: Job, folder: Path, tell: Tell) -> dict[str, Any]:
     values = {k: v for k, v in config.to_json().items() if v is not None}
     if config.resume:
         _refuse_other(values, folder)
+        # before anything is computed with weights that the run was not begun with
+        loop.refuse_other(load_last(folder / "checkpoints"), _identity(job), folder)
     if group.leads:
         files.write(folder / "config.toml", tomli_w.dumps(values))
     task, failed = make_task(job, folder, tell)
     # computing features draws, reusing them does not; each process drops and mixes for itself
     seed_everything(config.seed + group.rank)
-    loggers = _loggers(job, folder) if group.leads else []
+    loggers = components.loggers(config, folder) if group.leads else []
     try:
         for logger in loggers:
             logger.start(config.to_json(), job.plan())
@@ -175,27 +174,18 @@ def make_setup(job: Job, tell: Tell, title: str, loggers: Sequence[Logger]) -> l
     assert config.unfreeze is not None
     assert config.freeze_epochs is not None
     count = parse_unfreeze(config.unfreeze)
-    regularizers = []
-    for text in config.regularizers:
-        name, options = parse_choice(text)
-        regularizer = registry.create(registry.find("regularizer", name), **options)
-        try:
-            regularizer.on_model(job.model)
-        except ValueError as error:
-            raise UsageError(f"--regularizer {text}: {error}") from error
-        regularizers.append(regularizer)
     loss = Loss(
         class_weights=_class_weights(job),
         attribute_weight=config.attribute_weight,
     )
     return loop.Setup(
         model=job.model,
-        optimizer=_optimizers(config),
+        optimizer=lambda groups, lr, frozen: components.optimizer(config, groups, lr, frozen),
         parameters=lambda: freeze.parameter_groups(job.model, job.blocks, config.layer_decay),
-        schedule=_schedule(config, job.sampling().steps()),
+        schedule=components.schedule(config, job.sampling().steps()),
         lr=config.lr,
         loss=loss,
-        regularizers=regularizers,
+        regularizers=job.regularizers,
         metrics=lambda full: Metrics(job.tasks, job.classes, job.attributes, job.device, full=full),
         epochs=config.epochs,
         freeze_epochs=config.freeze_epochs,
@@ -206,54 +196,26 @@ def make_setup(job: Job, tell: Tell, title: str, loggers: Sequence[Logger]) -> l
         compile=config.compile,
         micro_batch=config.micro_batch,
         checkpoint_minutes=config.checkpoint_minutes,
-        identity={
-            "data": job.shards.manifest.fingerprint,
-            "backbone": job.component.provenance,
-        },
+        identity=_identity(job),
         title=title,
         loggers=loggers,
         tell=tell,
     )
 
 
-def _schedule(config: TrainConfig, steps: int) -> Callable[[float], float]:
-    name, options = parse_choice(config.sched)
-    made: Callable[[float], float] = registry.create(
-        registry.find("schedule", name), config.epochs, **options
-    )
-    return with_warmup(made, config.warmup_epochs, steps)
-
-
-def _optimizers(
-    config: TrainConfig,
-) -> Callable[[loop.ParameterGroups, float, bool], torch.optim.Optimizer]:
-    def make(parameters: loop.ParameterGroups, lr: float, frozen: bool) -> torch.optim.Optimizer:
-        other = frozen and config.freeze_opt is not None
-        component = registry.find("optimizer", str(config.freeze_opt) if other else config.opt)
-        assert isinstance(component.spec, OptimizerSpec)
-        options: dict[str, Any] = {}
-        if not other:
-            common = {"momentum": config.momentum, "weight_decay": config.weight_decay}
-            options = {k: v for k, v in common.items() if k in component.spec.options}
-            options |= parse_options(config.opt_kwargs, "--opt-kwargs")
-        made: torch.optim.Optimizer = registry.create(component, parameters, lr=lr, **options)
-        return made
-
-    return make
+def _identity(job: Job) -> dict[str, Any]:
+    """What a resumed run must share with the one that it goes on with."""
+    return {
+        "data": job.shards.manifest.fingerprint,
+        "backbone": job.component.provenance,
+        "weights": job.origin,
+    }
 
 
 def _class_weights(job: Job) -> Tensor | None:
     if job.config.class_weights == "none":
         return None
     return balanced_weights(job.labels.class_counts(job.rows["train"])).to(job.device)
-
-
-def _loggers(job: Job, folder: Path) -> list[Logger]:
-    made = []
-    for text in job.config.logger:
-        name, options = parse_choice(text)
-        made.append(registry.create(registry.find("logger", name), folder, **options))
-    return made
 
 
 def _is_bfloat16(precision: str, device: torch.device) -> bool:

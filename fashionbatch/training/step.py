@@ -157,7 +157,7 @@ class Stepper:
                 loss = self.loss(outputs, targets[rows], norms)
                 whole = loss
                 share = (rows.stop - rows.start) / total
-                for regularizer in self.regularizers:
+                for regularizer in self.regularizers if rows.stop > rows.start else ():
                     penalty = regularizer.penalty(self.model.head, outputs)
                     if penalty is not None:
                         whole = whole + penalty * share

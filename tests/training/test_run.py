@@ -16,9 +16,13 @@ from fashionbatch import registry
 from fashionbatch.errors import TrainingError, UsageError
 from fashionbatch.models import card as cards
 from fashionbatch.models.build import Classifier
+from fashionbatch.pipeline.batches import Order, batches
+from fashionbatch.shards.read import open_shards
 from fashionbatch.specs import RegularizerSpec
 from fashionbatch.training.regularizer import Regularizer
 from fashionbatch.training.targets import Targets
+
+SAMPLE = Path(__file__).parents[2] / "shards" / "fashion-mnist"
 
 
 def weights(folder):
@@ -429,3 +433,75 @@ def test_numpy_random_state_is_kept(train, tmp_path, monkeypatch):
     interrupted(train, 1, name="cut", **options)
     train("cut", resume=True, **options)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_reported_figures_are_those_of_the_saved_model(train, tmp_path):
+    """With averaged weights and a best epoch that is not the last, too."""
+    result = train(
+        regularizer=("ema:decay=0.5",), epochs=12, lr=0.02, limit=40, augment="none", batch_size=8
+    )
+    assert result["best_epoch"] < 12
+    row = history(tmp_path / "run")[result["best_epoch"] - 1]
+    assert result["val"]["loss"] == pytest.approx(float(row["val_loss"]), abs=1e-6)
+    model, card = cards.load(tmp_path / "run")
+    assert card.metrics["val"]["loss"] == pytest.approx(float(row["val_loss"]), abs=1e-6)
+    shards = open_shards(SAMPLE)
+    rows = shards.select("val")
+    rows = rows[np.linspace(0, len(rows) - 1, 40).astype(np.int64)]
+    (batch,) = batches(shards, Order.sequential(rows, 40), card.preprocessing, workers=0)
+    with torch.inference_mode():
+        logits = model(batch.images).logits
+    labels = torch.from_numpy(shards.labels[rows].astype(np.int64))
+    loss = torch.nn.functional.cross_entropy(logits, labels)
+    assert loss.item() == pytest.approx(result["val"]["loss"], abs=1e-5)
+
+
+def test_resume_with_other_weights_is_refused(train, tmp_path):
+    """A file of weights that has changed since is another run."""
+    train("a", epochs=1)
+    file = tmp_path / "base.safetensors"
+    shutil.copy(tmp_path / "a" / "model.safetensors", file)
+    train("b", epochs=1, weights=str(file), unfreeze="blocks:1", prefix_cache=True, augment="none")
+    tensors = safetensors.torch.load_file(file)
+    safetensors.torch.save_file({k: v + v.abs() for k, v in tensors.items()}, file)
+    with pytest.raises(UsageError, match="other weights"):
+        train("b", epochs=2, weights=str(file), unfreeze="blocks:1", prefix_cache=True,
+              augment="none", resume=True)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"regularizer": ("l2-kernel:wieght=1",)}, "did you mean 'weight'"),
+        ({"regularizer": ("ema:decay=2",)}, "decay"),
+        ({"regularizer": ("stochastic-depth",)}, "no branches to leave out"),
+        ({"mode": "bottleneck", "regularizer": ("cutmix",)}, "--regularizer cutmix"),
+        ({"mode": "bottleneck", "augment": "flip"}, "--augment flip"),
+        ({"mode": "bottleneck", "layer_decay": 0.5}, "--layer-decay"),
+        ({"sched": "step:dorp=1"}, "did you mean 'drop'"),
+        ({"opt_kwargs": ("nonsense=1",)}, "nonsense"),
+        ({"opt_kwargs": ("lr=0.9",)}, "--lr"),
+        ({"freeze_opt": "sgd"}, "--freeze-epochs"),
+        ({"augment_copies": 2}, "--prefix-cache"),
+    ],
+)
+def test_wrong_options_show_before_anything_is_done(train, tmp_path, options, named):
+    """A dry run knows them, too."""
+    with pytest.raises(UsageError, match=named):
+        train(dry_run=True, **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_tuple_for_an_optimizer(train):
+    """Betas are two numbers."""
+    assert train(epochs=1, opt_kwargs=("betas=0.8,0.9",))["epochs"] == 1
+
+
+def test_stopped_replacement_can_be_gone_on_with(train, tmp_path):
+    """With --exist-ok the new run's checkpoint is kept, not the old run."""
+    train(epochs=1, seed=1)
+    interrupted(train, 1, name="run", epochs=3, exist_ok=True)
+    assert not (tmp_path / ".run.old").exists()
+    train("whole", epochs=3)
+    train(epochs=3, resume=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
