@@ -6,6 +6,7 @@ environment. Every process has the same plan; of each step and of each split it 
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -138,6 +139,9 @@ def group(device: str) -> Iterator[Group]:
     try:
         yield mine
     finally:
+        # What still holds the group (a wrapped model in a cycle) would be freed when the interpreter
+        # is half gone, and gloo's threads, which need it to free tensors, would abort the process.
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -26,6 +26,7 @@ from fashionbatch.training.job import Job
 from fashionbatch.training.labels import balanced_weights
 from fashionbatch.training.logger import Logger
 from fashionbatch.training.metrics import Metrics
+from fashionbatch.training.setup import Setup
 from fashionbatch.training.targets import Loss
 
 #: metrics that a result names beside the loss, by the first task
@@ -168,7 +169,7 @@ def _refuse_other(values: Mapping[str, Any], folder: Path) -> None:
         )
 
 
-def make_setup(job: Job, tell: Tell, title: str, loggers: Sequence[Logger]) -> loop.Setup:
+def make_setup(job: Job, tell: Tell, title: str, loggers: Sequence[Logger]) -> Setup:
     """What the loop needs for a job beside its task."""
     config = job.config
     assert config.unfreeze is not None
@@ -178,7 +179,7 @@ def make_setup(job: Job, tell: Tell, title: str, loggers: Sequence[Logger]) -> l
         class_weights=_class_weights(job),
         attribute_weight=config.attribute_weight,
     )
-    return loop.Setup(
+    return Setup(
         model=job.model,
         optimizer=lambda groups, lr, frozen: components.optimizer(config, groups, lr, frozen),
         parameters=lambda: freeze.parameter_groups(job.model, job.blocks, config.layer_decay),
