@@ -139,8 +139,8 @@ def group(device: str) -> Iterator[Group]:
     try:
         yield mine
     finally:
-        # What still holds the group (a wrapped model in a cycle) would be freed when the interpreter
-        # is half gone, and gloo's threads, which need it to free tensors, would abort the process.
+        # what still holds the group (a wrapped model in a cycle) would be freed when Python is
+        # half gone, and gloo's threads, which need it to free tensors, would abort the process
         gc.collect()
         dist.destroy_process_group()
 
