@@ -19,7 +19,7 @@ from pathlib import Path
 import fashionbatch
 
 OPTIONS = (
-    "epochs=16",
+    "epochs=10",
     "batch_size=128",
     "opt=adamw",
     "lr=0.004",
