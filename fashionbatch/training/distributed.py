@@ -154,9 +154,13 @@ def _named() -> Iterator[None]:
         raise lost(error) from error
 
 
-def lost(error: BaseException) -> TrainingError:
+class LostError(TrainingError):
+    """Another process of the training is gone."""
+
+
+def lost(error: BaseException) -> LostError:
     """The error of a training of which a process is gone."""
-    return TrainingError(
+    return LostError(
         f"another process of this training was lost ({_line(error)}): start them all again with "
         "--resume"
     )

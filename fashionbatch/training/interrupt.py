@@ -14,10 +14,13 @@ class Interrupt:
 
     Attributes:
         signal: number of the signal that asked; 0 as long as none did.
+        ending: the work has failed and ends by itself: a launcher that tells this process to end,
+            because another one is gone, must not keep it from saying why.
     """
 
     def __init__(self) -> None:
         self.signal = 0
+        self.ending = False
 
     def __bool__(self) -> bool:
         return self.signal != 0
@@ -45,4 +48,5 @@ def interrupts() -> Iterator[Interrupt]:
         yield asked
     finally:
         for number, old in zip(numbers, before, strict=True):
-            signal.signal(number, old)
+            deaf = asked.ending and number == signal.SIGTERM
+            signal.signal(number, signal.SIG_IGN if deaf else old)

@@ -24,7 +24,7 @@ from fashionbatch.models import freeze
 from fashionbatch.training import checkpoint as checkpoints
 from fashionbatch.training import curves
 from fashionbatch.training.checkpoint import Checkpoint, Random
-from fashionbatch.training.distributed import Group, is_lost, lost
+from fashionbatch.training.distributed import Group, LostError, is_lost, lost
 from fashionbatch.training.interrupt import Interrupt, interrupts
 from fashionbatch.training.metrics import Metrics
 from fashionbatch.training.schedule import Schedule
@@ -87,21 +87,17 @@ class Loop:
                 resume.
         """
         setup = self.setup
-        try:
-            with interrupts() as asked:
-                restored = self._restore() if resume else None
-                while self.epoch < setup.epochs and not self.result.stopped_early:
-                    self._get_ready(restored)
-                    restored = None
-                    self._train(asked)
-                    self._close_epoch()
-                    stop = bool(setup.group.summed(torch.tensor([float(bool(asked))])))
-                    if stop and self.epoch < setup.epochs and not self.result.stopped_early:
-                        self._stop(asked.signal or signal.SIGTERM)
-        except RuntimeError as error:
-            if is_lost(error):
+        with interrupts() as asked:
+            try:
+                self._run(asked, resume=resume)
+            except LostError:
+                asked.ending = True
+                raise
+            except RuntimeError as error:
+                if not is_lost(error):
+                    raise
+                asked.ending = True
                 raise lost(error) from error
-            raise
         if not math.isfinite(self.result.best_loss):
             raise TrainingError(
                 "the validation loss was never finite: lower --lr, or clip gradients"
@@ -120,6 +116,19 @@ class Loop:
             for logger in setup.loggers:
                 logger.figure("curves", path)
         return self.result
+
+    def _run(self, asked: Interrupt, *, resume: bool) -> None:
+        """Epoch after epoch, until all are done or a signal has asked for an end."""
+        setup = self.setup
+        restored = self._restore() if resume else None
+        while self.epoch < setup.epochs and not self.result.stopped_early:
+            self._get_ready(restored)
+            restored = None
+            self._train(asked)
+            self._close_epoch()
+            stop = bool(setup.group.summed(torch.tensor([float(bool(asked))])))
+            if stop and self.epoch < setup.epochs and not self.result.stopped_early:
+                self._stop(asked.signal or signal.SIGTERM)
 
     def _get_ready(self, restored: Checkpoint | None) -> None:
         """Makes the optimizer where there is none yet, or other parameters are to be trained."""
