@@ -6,16 +6,13 @@ arguments. Heavy packages are imported when a job starts.
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import shutil
-import tomllib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fashionbatch import config as configs
+from fashionbatch import folders
 from fashionbatch import recipe as recipes
 from fashionbatch.config import (
     ExplainConfig,
@@ -24,14 +21,9 @@ from fashionbatch.config import (
     ShardConfig,
     TrainConfig,
 )
-from fashionbatch.errors import OutputExistsError, UnknownNameError, UsageError
+from fashionbatch.errors import UnknownNameError, UsageError
 from fashionbatch.fields import make
 from fashionbatch.parse import parse_choice, parse_names, parse_split
-
-SHARDS = Path("shards")
-RUNS = Path("runs")
-PREDICTIONS = Path("predictions")
-INSPECTION = Path("inspection")
 
 #: gets (event, values) as a job goes on; see the commands for what each job tells
 Tell = Callable[[str, dict[str, Any]], None]
@@ -77,7 +69,7 @@ def shard(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[s
     from fashionbatch.sources.base import to_text
 
     name = to_text(path.resolve().name) or "catalogue"
-    output = config.output or SHARDS / (Path(name).stem if path.is_file() else name)
+    output = config.output or folders.SHARDS / (Path(name).stem if path.is_file() else name)
     if output.name in ("", ".."):
         raise UsageError(f"-o {output}: name a folder to make")
     if path.resolve() in output.resolve().parents:
@@ -174,16 +166,16 @@ def train(
         options["recipe"] = str(recipe)
     config = recipes.resolve(_with_paths(options, "data", "output"), set)
     _need_backbone(config)
-    data = config.data or find_data()
+    data = config.data or folders.find_data()
     from fashionbatch.training import job as jobs
     from fashionbatch.training import run as runs
     from fashionbatch.training.distributed import group as joined
 
     with joined(config.device) as group:
         tell = tell if group.leads else _silent
-        folder = group.told(lambda: _run_folder(config, data))
+        folder = group.told(lambda: folders.run_folder(config, data))
         if config.resume and config.freeze_epochs is None:
-            config = _as_begun(config, folder)
+            config = folders.as_begun(config, folder)
         job = jobs.prepare(config, data, group=group, fetch=not dry_run)
         about = {"run": str(folder), "config": job.config.to_json(), "plan": job.plan()}
         tell("plan", about)
@@ -194,7 +186,7 @@ def train(
         if not group.leads:
             group.wait()  # for the folder
             return runs.train(job, folder, tell)
-        with _fresh(folder, replace=config.exist_ok):
+        with folders.fresh(folder, replace=config.exist_ok):
             group.wait()
             return runs.train(job, folder, tell)
 
@@ -211,43 +203,6 @@ def _need_backbone(config: TrainConfig) -> None:
         if config.backbone not in names:
             hint = f"--recipe {recipe.name} needs it: {recipe.requires}"
             raise UnknownNameError("backbone", config.backbone, names, hint)
-
-
-def _as_begun(config: TrainConfig, folder: Path) -> TrainConfig:
-    """With the one default that depends on the epochs, which a resumed run may have more of."""
-    try:
-        begun = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return config  # told when it is compared
-    return dataclasses.replace(config, freeze_epochs=begun.get("freeze_epochs"))
-
-
-@contextmanager
-def _fresh(folder: Path, *, replace: bool) -> Iterator[None]:
-    """Makes the run's folder.
-
-    The run that it replaces is deleted when the new one is done, or has a checkpoint to go on from.
-    """
-    old = folder.with_name(f".{folder.name}.old")
-    if replace and folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise OutputExistsError(
-            f"{folder} was made by another training just now: run the command again"
-        ) from None
-    try:
-        yield
-    except BaseException:
-        if not any(folder.glob("checkpoints/*")):  # nothing that could be gone on with
-            shutil.rmtree(folder, ignore_errors=True)
-            if old.exists():
-                old.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def predict(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[str, Any]:
@@ -270,16 +225,16 @@ def predict(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict
     """
     config = make(PredictConfig, _with_paths(options, "model", "output"))
     path = Path(source)
-    run = find_run(config.model)
+    run = folders.find_run(config.model)
     from fashionbatch.inference import plan as plans
     from fashionbatch.inference import predict as prediction
     from fashionbatch.models import card as cards
     from fashionbatch.shards.select import Selection
 
     named = path.resolve().name.removesuffix(".tar") + (f"-{config.split}" if config.split else "")
-    output = config.output or PREDICTIONS / f"{named}-{run.name}.h5"
+    output = config.output or folders.PREDICTIONS / f"{named}-{run.name}.h5"
     # predictions may lie below the catalogue, and are not part of it
-    exclude = [output, output.with_name(f"{output.name}.parts"), PREDICTIONS]
+    exclude = [output, output.with_name(f"{output.name}.parts"), folders.PREDICTIONS]
     plan = plans.make(
         path,
         split=config.split,
@@ -315,7 +270,7 @@ def explain(
     from fashionbatch import registry
 
     component = registry.find("visualizer", name)
-    run = find_run(config.model)
+    run = folders.find_run(config.model)
     tell("start", {"model": str(run)})
     from fashionbatch.explain import run as explaining
 
@@ -344,98 +299,8 @@ def inspect(data: str | Path, **options: Any) -> dict[str, Any]:
     path = Path(data)
     from fashionbatch.inspection import run as inspecting
 
-    output = config.output or INSPECTION / path.resolve().name.removesuffix(".tar")
+    output = config.output or folders.INSPECTION / path.resolve().name.removesuffix(".tar")
     return inspecting.inspect(path, config, output)
-
-
-def data_sets() -> list[Path]:
-    """The data sets in ``shards/`` that can be trained on: the user's own, else the samples."""
-    from fashionbatch.errors import ShardError
-    from fashionbatch.shards.manifest import MANIFEST, Manifest
-
-    own: list[Path] = []
-    samples: list[Path] = []
-    for path in sorted(SHARDS.glob(f"*/{MANIFEST}")):
-        try:
-            manifest = Manifest.load(path.parent)
-        except ShardError:
-            continue  # named when it is asked for
-        if manifest.classes:
-            (samples if manifest.sample else own).append(path.parent)
-    return own or samples
-
-
-def find_data() -> Path:
-    """The data set to train on when none is named.
-
-    Raises:
-        UsageError: there is none, or there are several.
-    """
-    found = data_sets()
-    if not found:
-        raise UsageError(
-            "there is no labelled data set in shards/: make one with `fashionbatch shard FOLDER`, "
-            "or name one with --data"
-        )
-    if len(found) > 1:
-        names = ", ".join(map(str, found))
-        raise UsageError(f"shards/ holds several data sets: choose one with --data ({names})")
-    return found[0]
-
-
-def find_run(model: Path | None) -> Path:
-    """The folder of a run: as named, below ``runs/``, or the newest there.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if model is not None:
-        for path in (model, RUNS / model):
-            if path.is_dir():
-                return path
-            if path.is_file() and path.name in ("model.safetensors", "model.json"):
-                return path.parent
-        raise UsageError(f"--model {model}: there is no such run (nor {RUNS / model})")
-    finished = list(RUNS.glob("*/model.json"))
-    if not finished:
-        raise UsageError(
-            "runs/ holds no trained model: make one with `fashionbatch train`, "
-            "or name one with --model"
-        )
-    return max(finished, key=lambda path: path.stat().st_mtime_ns).parent
-
-
-def _run_folder(config: TrainConfig, data: Path) -> Path:
-    if config.resume:
-        if config.name is None:
-            raise UsageError("--resume needs --name: which run is to go on?")
-        folder = config.output / config.name
-        if not folder.is_dir():
-            raise UsageError(f"--resume: {folder} does not exist")
-        return folder
-    if config.name is None:
-        stem = f"{data.resolve().name}-{config.backbone.replace(':', '-')}"
-        number = 1
-        while (config.output / f"{stem}-{number}").exists():
-            number += 1
-        return config.output / f"{stem}-{number}"
-    folder = config.output / config.name
-    if folder.exists() and not config.exist_ok:
-        raise OutputExistsError(
-            f"{folder} exists: choose another --name, replace it with --exist-ok, "
-            "or go on with it with --resume"
-        )
-    if folder.exists() and not _is_run(folder):
-        raise OutputExistsError(f"{folder} holds something else than a run: choose another --name")
-    return folder
-
-
-def _is_run(folder: Path) -> bool:
-    """Whether a training made it: nothing else may ever be replaced."""
-    if not folder.is_dir():
-        return False
-    config = folder / "config.toml"
-    return not any(folder.iterdir()) or (config.is_file() and "backbone = " in config.read_text())
 
 
 def _with_paths(options: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import fashionbatch
-from fashionbatch import api
+from fashionbatch import api, folders
 from fashionbatch.errors import UnknownNameError, UsageError
 
 
@@ -31,28 +31,28 @@ def test_find_run(tmp_path, monkeypatch):
     """A run is found by path, by name below runs/, by its files; the newest one without a name."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="no trained model"):
-        api.find_run(None)
+        folders.find_run(None)
     for number, name in enumerate(("b", "a", "unfinished")):
         (tmp_path / "runs" / name).mkdir(parents=True)
         if name != "unfinished":
             path = tmp_path / "runs" / name / "model.json"
             path.write_text("{}")
             os.utime(path, (number, number))
-    assert api.find_run(None) == Path("runs/a")
-    assert api.find_run(Path("b")) == Path("runs/b")
-    assert api.find_run(Path("runs/b/model.json")) == Path("runs/b")
+    assert folders.find_run(None) == Path("runs/a")
+    assert folders.find_run(Path("b")) == Path("runs/b")
+    assert folders.find_run(Path("runs/b/model.json")) == Path("runs/b")
     with pytest.raises(UsageError, match="no such run"):
-        api.find_run(Path("c"))
+        folders.find_run(Path("c"))
 
 
 def test_data_sets(tmp_path, monkeypatch):
     """Without data sets the way to make one is told; damaged ones are passed over."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="fashionbatch shard FOLDER"):
-        api.find_data()
+        folders.find_data()
     (tmp_path / "shards" / "x").mkdir(parents=True)
     (tmp_path / "shards" / "x" / "dataset.json").write_text("{")
-    assert api.data_sets() == []
+    assert folders.data_sets() == []
 
 
 def test_unknown_option(tmp_path):

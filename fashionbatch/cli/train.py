@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fashionbatch import api
+from fashionbatch import api, folders
 from fashionbatch.cli.console import (
     Teller,
     say,
@@ -140,7 +140,7 @@ def show_result(result: dict[str, Any]) -> None:
 
 def _ask_for_data() -> Any:
     """The data set, asked for where several could be meant and somebody is there to answer."""
-    found = api.data_sets()
+    found = folders.data_sets()
     if len(found) < 2 or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
     for number, path in enumerate(found, 1):

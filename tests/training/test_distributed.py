@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -12,13 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 
 from fashionbatch import api
 from fashionbatch.shards.read import open_shards
+from tests.training.runs import SAMPLE, history, weights
 
-SAMPLE = Path(__file__).parents[2] / "shards" / "fashion-mnist"
 #: a network without batch normalization, whose statistics are each process's own on a CPU
 OPTIONS = {
     "data": str(SAMPLE), "backbone": "alexnet", "weights": "none", "head_hidden": "16",
@@ -41,15 +39,6 @@ def launched(*arguments: str | list[str], **options: object) -> subprocess.Compl
     )
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return safetensors.torch.load_file(folder / "model.safetensors")
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "history.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path: Path) -> None:
     """Weights, losses and validation (47 images, an odd number) of the same global batches."""
@@ -64,7 +53,7 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     assert one.keys() == two.keys()
     for name in one:
         assert torch.allclose(one[name], two[name], atol=1e-5), name
-    for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+    for a, b in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
         for key in ("train_loss", "val_loss", "train_top1", "val_top1"):
             assert float(a[key]) == pytest.approx(float(b[key]), abs=1e-4)
 

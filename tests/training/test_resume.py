@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-import safetensors.torch
-import torch
 
 from fashionbatch.errors import StoppedError
 from fashionbatch.training import checkpoint as checkpoints
-
-SAMPLE = Path(__file__).parents[2] / "shards" / "fashion-mnist"
-
-
-def weights(folder):
-    return safetensors.torch.load_file(folder / "model.safetensors")
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def history(folder):
-    with (folder / "history.csv").open() as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
-
+from tests.training.runs import SAMPLE, history, same, weights
 
 #: five steps in each of three epochs, the first of them frozen; everything that draws draws
 RECIPE = {

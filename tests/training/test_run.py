@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import tomllib
@@ -21,21 +20,7 @@ from fashionbatch.shards.read import open_shards
 from fashionbatch.specs import RegularizerSpec
 from fashionbatch.training.regularizer import Regularizer
 from fashionbatch.training.targets import Targets
-
-SAMPLE = Path(__file__).parents[2] / "shards" / "fashion-mnist"
-
-
-def weights(folder):
-    return safetensors.torch.load_file(folder / "model.safetensors")
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def history(folder):
-    with (folder / "history.csv").open() as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+from tests.training.runs import SAMPLE, history, same, weights
 
 
 def test_run_folder(train, tmp_path):
