@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "BackboneSpec": "fashionbatch.specs",
+    "EngineSpec": "fashionbatch.specs",
     "HeadSpec": "fashionbatch.specs",
     "LoggerSpec": "fashionbatch.specs",
     "OptimizerSpec": "fashionbatch.specs",
@@ -31,6 +32,8 @@ _PUBLIC = {
     "Failure": "fashionbatch.sources.base",
     "Item": "fashionbatch.sources.base",
     "Source": "fashionbatch.sources.base",
+    "Engine": "fashionbatch.models.engine",
+    "EngineJob": "fashionbatch.models.engine",
     "Logger": "fashionbatch.training.logger",
     "Regularizer": "fashionbatch.training.regularizer",
     "Schedule": "fashionbatch.training.schedule",
@@ -50,6 +53,9 @@ _PUBLIC = {
 __all__ = [
     "Attribute",
     "BackboneSpec",
+    "Engine",
+    "EngineJob",
+    "EngineSpec",
     "Failure",
     "HeadSpec",
     "Item",
@@ -83,10 +89,12 @@ if TYPE_CHECKING:
     from fashionbatch.api import explain, inspect, predict, shard, train, verify
     from fashionbatch.explain.base import Picture, Visualizer
     from fashionbatch.hookspecs import hookimpl
+    from fashionbatch.models.engine import Engine, EngineJob
     from fashionbatch.shards.read import open_shards
     from fashionbatch.sources.base import Attribute, Failure, Item, Source
     from fashionbatch.specs import (
         BackboneSpec,
+        EngineSpec,
         HeadSpec,
         LoggerSpec,
         OptimizerSpec,

@@ -23,6 +23,7 @@ import pluggy
 
 from fashionbatch.specs import (
     BackboneSpec,
+    EngineSpec,
     LoggerSpec,
     OptimizerSpec,
     RegularizerSpec,
@@ -109,5 +110,18 @@ def fashionbatch_sources() -> Iterable[SourceSpec]:  # type: ignore[empty-body] 
         yield SourceSpec(
             name="zip", factory="my_package:ZipSource", summary="a ZIP archive of photographs",
             detect="my_package:is_zip",
+        )
+    """
+
+
+@hookspec
+def fashionbatch_engines() -> Iterable[EngineSpec]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Engines that run a network, for ``--engine NAME[:k=v,...]``.
+
+    Example::
+
+        yield EngineSpec(
+            name="openvino", factory="my_package:OpenVino", summary="OpenVINO, for Intel CPUs",
+            devices=("cpu",), missing="my_package:missing", preparation=5.0,
         )
     """

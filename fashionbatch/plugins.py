@@ -27,6 +27,7 @@ from fashionbatch import hookspecs
 from fashionbatch.errors import PluginError
 from fashionbatch.specs import (
     BackboneSpec,
+    EngineSpec,
     LoggerSpec,
     OptimizerSpec,
     RegularizerSpec,
@@ -49,6 +50,7 @@ KINDS: dict[str, tuple[str, type[Spec]]] = {
     "logger": ("fashionbatch_loggers", LoggerSpec),
     "visualizer": ("fashionbatch_visualizers", VisualizerSpec),
     "source": ("fashionbatch_sources", SourceSpec),
+    "engine": ("fashionbatch_engines", EngineSpec),
 }
 
 

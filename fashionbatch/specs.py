@@ -205,6 +205,23 @@ class VisualizerSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EngineSpec(Spec):
+    """Something that runs a network fast; see :class:`fashionbatch.Engine`.
+
+    Attributes:
+        devices: types of torch devices that it runs on.
+        missing: a callable or import string, ``missing(device: str) -> str | None``: why the engine
+            cannot run on this machine, in a few words, or ``None``. Must be quick.
+        preparation: seconds that it takes before the first batch, as a rule: what ``--engine auto``
+            weighs against the time that the engine saves.
+    """
+
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    missing: Factory | None = None
+    preparation: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class SourceSpec(Spec):
     """A kind of catalogue.
 

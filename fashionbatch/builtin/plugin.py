@@ -8,6 +8,7 @@ from fashionbatch.builtin.torchvision_table import FAMILIES
 from fashionbatch.hookspecs import hookimpl
 from fashionbatch.specs import (
     BackboneSpec,
+    EngineSpec,
     HeadSpec,
     LoggerSpec,
     OptimizerSpec,
@@ -198,4 +199,23 @@ def fashionbatch_sources() -> Iterator[SourceSpec]:
         factory="fashionbatch.shards.source:DatasetSource",
         summary="a data set that `fashionbatch shard` made, to be packed anew",
         detect="fashionbatch.shards.source:is_dataset",
+    )
+
+
+@hookimpl
+def fashionbatch_engines() -> Iterator[EngineSpec]:
+    """PyTorch, as it is and compiled."""
+    engines = "fashionbatch.builtin.engines"
+    yield EngineSpec(
+        name="eager",
+        factory=f"{engines}:Eager",
+        summary="PyTorch as it is, channels last",
+        devices=("cpu", "cuda", "mps"),
+    )
+    yield EngineSpec(
+        name="compile",
+        factory=f"{engines}:Compiled",
+        summary="torch.compile with frozen weights: half a minute before the first batch",
+        missing=f"{engines}:compiler_missing",
+        preparation=40.0,
     )

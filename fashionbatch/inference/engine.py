@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fashionbatch.models.build import Classifier
-from fashionbatch.models.features import FeatureTap
+from fashionbatch.models.features import NONE, FeatureTap
 
 
 class Answer(NamedTuple):
@@ -42,20 +42,20 @@ class EagerEngine:
 
     def __init__(self, model: Classifier, layer: str, device: torch.device) -> None:
         self.device = device
-        self.keep = layer != "none"
-        self.tap = FeatureTap(model, layer if self.keep else "pooled")
+        self.keep = layer != NONE
+        self.tap = FeatureTap(model, layer)
 
     def __call__(self, images: Tensor) -> Answer:
         """uint8 ``[N, 3, H, W]`` → :class:`Answer`."""
         with torch.inference_mode():
-            outputs, features = self.tap(images.to(self.device, non_blocking=True))
-            finite = outputs.logits.isfinite().all(dim=1)
-            finite &= outputs.attributes.isfinite().all(dim=1)
-            if self.keep:
-                finite &= features.flatten(1).isfinite().all(dim=1)
+            answers = self.tap(images.to(self.device, non_blocking=True))
+            logits, attributes, *features = (answer.float() for answer in answers)
+            finite = logits.isfinite().all(dim=1) & attributes.isfinite().all(dim=1)
+            for kept in features:
+                finite &= kept.flatten(1).isfinite().all(dim=1)
             return Answer(
-                probability=outputs.logits.float().softmax(dim=1).cpu().numpy(),
-                attributes=outputs.attributes.float().sigmoid().cpu().numpy(),
-                features=features.float().cpu().numpy() if self.keep else None,
+                probability=logits.softmax(dim=1).cpu().numpy(),
+                attributes=attributes.sigmoid().cpu().numpy(),
+                features=features[0].cpu().numpy() if features else None,
                 finite=finite.cpu().numpy(),
             )

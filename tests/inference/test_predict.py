@@ -338,8 +338,9 @@ def test_tap_is_not_changed_in_place():
 
     component, spec = find_backbone("resnet18")
     model = build(component, spec.preprocessing.with_size(32), spec.head, 3)
-    with torch.inference_mode(), FeatureTap(model, "layer1.0.bn1") as tap:
-        _, features = tap(torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8))
+    tap = FeatureTap(model, "layer1.0.bn1")
+    with torch.inference_mode():
+        _, _, features = tap(torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8))
     assert features.min() < 0
 
 

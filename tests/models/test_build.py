@@ -244,19 +244,18 @@ def test_model_of_a_missing_package_says_what_to_install(
         card.load(folder)
 
 
-def test_tap_gives_a_layers_output_and_goes_away() -> None:
-    """Features of a layer in one pass; no hook stays behind."""
+def test_tap_gives_a_layers_output() -> None:
+    """Features of a layer in one pass."""
     model = make()
     expected = model.backbone.blocks(model.backbone.stem((IMAGES / 255 - 0.5) / 0.5))  # type: ignore[operator, union-attr]  # a SmallResNet
-    with FeatureTap(model, "blocks") as tap:
-        outputs, features = tap(IMAGES)
+    _, _, features = FeatureTap(model, "blocks")(IMAGES)
     assert features.shape == (4, 128, 4, 4)
     assert torch.allclose(features, expected, atol=1e-5)
+    outputs = model(IMAGES)
     assert torch.allclose(features.mean(dim=(2, 3)), outputs.bottleneck, atol=1e-5)
-    assert not any(m._forward_hooks for m in model.modules())
-    with FeatureTap(model) as tap:
-        outputs, pooled = tap(IMAGES)
-    assert torch.equal(pooled, outputs.bottleneck)
+    logits, attributes, pooled = FeatureTap(model)(IMAGES)
+    assert torch.equal(pooled, outputs.bottleneck) and torch.equal(logits, outputs.logits)
+    assert attributes.shape == (4, 0)
     with pytest.raises(UnknownNameError, match="blocks"):
         FeatureTap(model, "block")
 

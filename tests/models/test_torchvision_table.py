@@ -63,9 +63,10 @@ def test_small_networks_build(name: str, features: int) -> None:
     component, spec = find_backbone(name)
     model = build(component, spec.preprocessing, HeadSpec(), 3)
     side = spec.preprocessing.size
-    with torch.inference_mode(), FeatureTap(model, spec.cam_layer) as tap:
-        outputs, maps = tap(torch.zeros(2, 3, side, side, dtype=torch.uint8))
-    assert outputs.bottleneck.shape == (2, features) and outputs.logits.shape == (2, 3)
+    images = torch.zeros(2, 3, side, side, dtype=torch.uint8)
+    with torch.inference_mode():
+        logits, _, maps = FeatureTap(model, spec.cam_layer)(images)
+        assert model.bottleneck(images).shape == (2, features) and logits.shape == (2, 3)
     assert maps.ndim == 4 and maps.shape[0] == 2 and maps.shape[2] == maps.shape[3] > 1
     blocks = freeze.block_names(model.backbone, spec.blocks)
     assert len(blocks) >= 3

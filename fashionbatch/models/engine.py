@@ -1,0 +1,86 @@
+"""What runs a network: the contract of engines.
+
+An engine gets a module that takes pixels and gives a tuple of tensors, and runs it over batches of
+one shape. It knows nothing of classes, features or files, so that whatever is computed in bulk can
+go through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineJob:
+    """What an engine is made for.
+
+    Attributes:
+        module: uint8 ``[B, 3, H, W]`` on the scale 0..255 → a tuple of float tensors ``[B, ...]``;
+            in evaluation mode, its weights on the CPU and not to be changed (take a copy).
+        shape: ``(B, 3, H, W)`` of every batch.
+        device: where to run.
+        precision: ``float32``, or ``bfloat16`` or ``float16`` for the layers that bear it.
+        threads: of the CPU, that the engine may keep busy.
+        cache: folder for what is made once and used again; exists.
+        key: stands for the module's code and weights, 64 hexadecimal digits: with the same key,
+            what is in the cache may be used. An engine adds what else its files depend on.
+    """
+
+    module: nn.Module
+    shape: tuple[int, int, int, int]
+    device: torch.device
+    precision: str = "float32"
+    threads: int = 1
+    cache: Path = field(default_factory=Path)
+    key: str = ""
+
+
+class Engine:
+    """Runs a module over batches; a subclass overrides :meth:`run`.
+
+    The factory of its spec is called ``factory(job, **options)`` with an :class:`EngineJob`, and
+    prepares all it can, so that the first batch takes as long as any other. What cannot work with
+    this module is a ``ValueError`` of one line.
+
+    The answer for an image must not depend on the other images of the batch or on its place among
+    them: a batch always has the same shape, and is filled up with black images.
+
+    Example::
+
+        class Traced(fashionbatch.Engine):
+            def __init__(self, job):
+                example = torch.zeros(job.shape, dtype=torch.uint8)
+                self.module = torch.jit.trace(job.module, example)
+
+            def run(self, images):
+                with torch.inference_mode():
+                    return self.module(images)
+    """
+
+    def run(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Answers a batch.
+
+        Args:
+            images: uint8 of the job's shape, channels last in memory, on the CPU; pinned where the
+                device is a GPU. It is overwritten when the answer has been copied to the CPU.
+
+        Returns:
+            the module's tensors, in float32, on any device; may still be on their way there.
+        """
+        raise NotImplementedError
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """JSON values that the numbers depend on beside the spec's name and package: versions."""
+        return {}
+
+    def close(self) -> None:
+        """Frees what it holds."""
