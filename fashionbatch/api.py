@@ -205,17 +205,22 @@ def _need_backbone(config: TrainConfig) -> None:
             raise UnknownNameError("backbone", config.backbone, names, hint)
 
 
-def predict(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[str, Any]:
+def predict(
+    source: str | Path, *, tell: Tell = _silent, dry_run: bool = False, **options: Any
+) -> dict[str, Any]:
     """Predicts a folder of images or of shards into one HDF5 file.
 
     Args:
         source: a folder of images, an image, a data set, or tar files.
-        tell: gets ``("start", ...)``, ``("progress", {"items"})``, ``("failed", ...)``.
+        tell: gets ``("start", ...)``, ``("plan", ...)``, ``("progress", {"items"})``,
+            ``("failed", ...)`` and others, see :func:`fashionbatch.inference.predict.predict`.
+        dry_run: only return the plan; nothing is written.
         options: the fields of :class:`fashionbatch.config.PredictConfig`, such as ``model``.
 
     Returns:
         ``{"output", "items", "predicted", "failed", "seconds", "images_per_second", "engine",
-        "model"}``.
+        "model"}``. For a dry run the plan: ``{"items", "shards", "batches", "bytes", "engine",
+        "seconds", ...}``, where ``seconds`` is the time it is going to take.
 
     Raises:
         FashionbatchError: one line that says what cannot be predicted and what to do.
@@ -226,15 +231,17 @@ def predict(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict
     config = make(PredictConfig, _with_paths(options, "model", "output"))
     path = Path(source)
     run = folders.find_run(config.model)
+    from fashionbatch.inference import job as jobs
     from fashionbatch.inference import plan as plans
     from fashionbatch.inference import predict as prediction
+    from fashionbatch.inference.output import parts_folder
     from fashionbatch.models import card as cards
     from fashionbatch.shards.select import Selection
 
     named = path.resolve().name.removesuffix(".tar") + (f"-{config.split}" if config.split else "")
     output = config.output or folders.PREDICTIONS / f"{named}-{run.name}.h5"
     # predictions may lie below the catalogue, and are not part of it
-    exclude = [output, output.with_name(f"{output.name}.parts"), folders.PREDICTIONS]
+    exclude = [output, parts_folder(output), folders.PREDICTIONS]
     plan = plans.make(
         path,
         split=config.split,
@@ -244,7 +251,8 @@ def predict(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict
     )
     model, card = cards.load(run)
     tell("start", {"items": plan.items, "model": str(run), "output": str(output)})
-    result = prediction.predict(plan, model, card, config, output, tell)
+    job = jobs.prepare(plan, model, card, config, output, tell)
+    result = prediction.predict(job, tell, dry_run=dry_run)
     return {**result, "model": str(run)}
 
 

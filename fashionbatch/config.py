@@ -18,6 +18,7 @@ from fashionbatch.parse import (
     parse_choice,
     parse_hidden,
     parse_limits,
+    parse_most,
     parse_names,
     parse_options,
     parse_split,
@@ -378,17 +379,56 @@ class PredictConfig(_Selecting):
         False, "Accept a data set of other classes than the model's; its labels are not stored."
     )
     batch_size: int = option(32, "Images per forward pass.", "--batch-size", "-b", min=1)
+    engine: str = option(
+        "auto",
+        "What runs the network: NAME[:k=v,...], such as eager, compile, or a plugin's; auto times "
+        "them where the job is long enough.",
+    )
+    precision: str = option(
+        "auto",
+        "float32, bfloat16, float16 (autocast). auto: as the GPU can; float32 on a CPU.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps.")
     workers: int | None = option(
         None,
-        "Processes that decode images. [default: by cores and device]",
+        "Processes that read and decode images. [default: by cores and device]",
         "--workers",
         "-j",
-        min=0,
+        min=1,
     )
-    resume: bool = option(
-        True, "Keep what an interrupted run has finished; --no-resume discards it."
+    image_seconds: float = option(
+        30.0, "Most seconds for reading and decoding one image; longer, and it is a failure.", min=0
     )
+    image_memory: float = option(
+        2.0, "Most memory for decoding one image, in GiB; more, and it is a failure.", min=0.1
+    )
+    max_failures: str | None = option(
+        None, "Stop where more images fail: N, or P% of all. [default: go on whatever fails]"
+    )
+    restart: bool = option(
+        False, "Discard what an earlier run has finished. [default: go on with it]"
+    )
+    incremental: bool = option(
+        False,
+        "The catalogue has changed since the output was made: predict what is new or changed in "
+        "it, and take over the rest.",
+    )
+    retry_failed: bool = option(False, "Try again what failed when the output was made.")
+    keep_parts: bool = option(False, "Keep the parts that the output is merged from.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_choice(self.engine)
+        if self.max_failures is not None:
+            parse_most(self.max_failures)
+        if self.image_seconds == 0:
+            raise UsageError("--image-seconds 0: it is above 0")
+        if self.restart and (self.incremental or self.retry_failed):
+            name = "incremental" if self.incremental else "retry-failed"
+            raise UsageError(
+                f"--restart discards what --{name} would go on with: leave one of them out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

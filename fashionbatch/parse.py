@@ -111,6 +111,25 @@ def parse_limits(text: str) -> dict[str, int]:
     return limits
 
 
+def parse_most(text: str) -> tuple[float, bool]:
+    """Reads ``N`` or ``P%``.
+
+    Returns:
+        the number, and whether it is a percentage.
+
+    Example:
+        >>> parse_most("100"), parse_most("0.5%")
+        ((100.0, False), (0.5, True))
+    """
+    number, percent, rest = text.partition("%")
+    found = re.fullmatch(r"\d+(\.\d+)?" if percent else r"\d+", number.strip())
+    if not found or rest or (percent and float(number) > 100):
+        raise UsageError(
+            f"--max-failures {text}: write a number such as 100, or a share such as 1%"
+        )
+    return float(number), bool(percent)
+
+
 def parse_unfreeze(text: str) -> int | None:
     """Reads ``blocks:N``, ``all`` or ``none``.
 

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 import fashionbatch
+from fashionbatch.builtin.engines import Eager
 from fashionbatch.errors import OutputExistsError, UsageError
-from fashionbatch.inference.engine import Answer, EagerEngine
 
 SAMPLE = Path(__file__).parents[1] / "shards" / "fashion-mnist"
 SMALL: dict[str, Any] = {
@@ -86,33 +86,33 @@ def test_predictions_below_the_catalogue_are_not_part_of_it() -> None:
     fashionbatch.train(**SMALL)
     folder = photos(Path("catalog"))
     output = folder / "out.h5"
-    first = fashionbatch.predict(folder, output=output, workers=0)
+    first = fashionbatch.predict(folder, output=output, workers=1)
     events: list[str] = []
     again = fashionbatch.predict(
-        folder, output=output, workers=0, tell=lambda event, values: events.append(event)
+        folder, output=output, workers=1, tell=lambda event, values: events.append(event)
     )
     assert (first["items"], again["items"]) == (3, 3)
     assert "complete" in events
 
 
-def _fails(engine: EagerEngine, images: Tensor) -> Answer:
+def _fails(engine: Eager, images: Tensor) -> tuple[Tensor, ...]:
     raise MemoryError
 
 
-def test_no_resume_keeps_the_old_file_until_the_new_one_is_whole(
+def test_restart_keeps_the_old_file_until_the_new_one_is_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A prediction that fails half-way loses nothing that was there; other files are refused."""
     fashionbatch.train(**SMALL)
     folder = photos(Path("catalog"))
-    fashionbatch.predict(folder, output="out.h5", workers=0)
+    fashionbatch.predict(folder, output="out.h5", workers=1)
     before = Path("out.h5").read_bytes()
-    monkeypatch.setattr(EagerEngine, "__call__", _fails)
+    monkeypatch.setattr(Eager, "run", _fails)
     with pytest.raises(MemoryError):
-        fashionbatch.predict(folder, output="out.h5", workers=0, resume=False)
+        fashionbatch.predict(folder, output="out.h5", workers=1, restart=True)
     assert Path("out.h5").read_bytes() == before
     assert not Path("out.h5.parts").exists()
     Path("notes.txt").write_text("mine")
     with pytest.raises(OutputExistsError, match="no HDF5"):
-        fashionbatch.predict(folder, output="notes.txt", workers=0, resume=False)
+        fashionbatch.predict(folder, output="notes.txt", workers=1, restart=True)
     assert Path("notes.txt").read_text() == "mine"

@@ -62,7 +62,7 @@ def demo(
             model=run,
             output=file,
             batch_size=256,
-            resume=False,
+            restart=True,
         )
     pictures = api.explain(
         "grad-cam", [_SAMPLE], model=run, output=output / "grad-cam", limit=_PICTURES

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from fashionbatch import api
-from fashionbatch.cli.console import Teller, say, show_json, warn_of_broken_plugins
+from fashionbatch.cli.console import Teller, safe, say, show_json, warn_of_broken_plugins
 from fashionbatch.cli.options import Json, with_options
+from fashionbatch.cli.values import duration, size
 from fashionbatch.config import PredictConfig
 from fashionbatch.errors import counted
 
@@ -20,24 +21,27 @@ class PredictTeller(Teller):
     def on_start(self, values: dict[str, Any]) -> None:
         """It begins."""
         say(f"{values['items']} items with {values['model']} -> {values['output']}")
-        self.start_bar(values["items"])
+
+    def on_plan(self, values: dict[str, Any]) -> None:
+        """What is going to happen."""
+        for line in plan_lines(values):
+            say(line)
+        self.start_bar(values["items"] - values["kept"])
 
     def on_resumed(self, values: dict[str, Any]) -> None:
         """Some of it was done before."""
         say(
-            f"{values['items']} of {values['of']} items were finished by an earlier run "
-            "(--no-resume discards them)"
+            f"{values['items']:,} of {values['of']:,} items were finished by an earlier run "
+            "(--restart discards them)"
         )
-        if self.bar is not None:
-            self.bar.total -= values["items"]
 
     def on_complete(self, values: dict[str, Any]) -> None:
         """All of it was done before."""
         failed = values["failed"]
         more = (
-            f"; {counted(failed, 'item')} failed in it, and --no-resume tries again"
+            f"; {counted(failed, 'item')} failed in it, and --retry-failed tries those again"
             if failed
-            else ": nothing to do (--no-resume starts again)"
+            else ": nothing to do (--restart starts again)"
         )
         say(f"{values['output']} is complete already{more}")
 
@@ -47,12 +51,21 @@ def predict(
         Path, typer.Argument(metavar="INPUT", help="Folder of images, image, or folder of shards.")
     ],
     json: Json = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what is going to be done; stop.")
+    ] = False,
     options: Any = None,
 ) -> None:
-    """Predict a catalogue into one HDF5 file."""
+    """Predict a catalogue into one HDF5 file.
+
+    Type the same command again after a stop: it goes on with what is missing.
+    """
     warn_of_broken_plugins()
     with PredictTeller("predict") as tell:
-        result = api.predict(source, tell=tell, **options)
+        result = api.predict(source, tell=tell, dry_run=dry_run, **options)
+    if dry_run:
+        show_dry_run(result, json=json)
+        return
     if json:
         show_json(result)
     say(
@@ -62,6 +75,33 @@ def predict(
     )
     if result["failed"]:
         raise typer.Exit(3)
+
+
+def plan_lines(plan: dict[str, Any]) -> list[str]:
+    """The plan of a run, a line for each thing to know."""
+    left = plan["items"] - plan["kept"]
+    lines = [
+        f"{counted(left, 'item')} in {counted(plan['batches'], 'batch', 'batches')} of "
+        f"{plan['batch_size']}, {counted(plan['shards'], 'shard')} in all; about "
+        f"{size(plan['bytes'])} of output",
+    ]
+    rates = [f"{name} {rate:,.1f} img/s" for name, rate in plan["rates"].items()]
+    about = f" ({', '.join(rates)})" if rates else ""
+    where = f"{plan['device']}, {plan['precision']}"
+    lines.append(f"engine {plan['engine']} on {where}{about}")
+    lines += [f"  not {name}: {why}" for name, why in plan["left_out"].items()]
+    if plan["seconds"] is not None:
+        lines.append(f"it is going to take about {duration(plan['seconds'])}")
+    return lines
+
+
+def show_dry_run(result: dict[str, Any], *, json: bool) -> None:
+    """The plan and nothing else."""
+    if json:
+        show_json(result)
+    elif "batches" in result:
+        for line in plan_lines(result):
+            print(safe(line))
 
 
 def add_to(app: typer.Typer) -> None:

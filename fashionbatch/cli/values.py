@@ -57,3 +57,19 @@ def size(count: float) -> str:
         return f"{count:,.0f} bytes"
     power = min(int(math.log2(count)) // 10, len(_UNITS))
     return f"{count / 1024**power:,.4g} {_UNITS[power - 1]}"
+
+
+def duration(seconds: float) -> str:
+    """A time, in the two units that suit.
+
+    Example:
+        >>> duration(42.4), duration(3 * 3600 + 125), duration(200_000)
+        ('42 s', '3 h 2 min', '2 d 7 h')
+    """
+    left = round(seconds)
+    found = []
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        number, left = divmod(left, length)
+        if number or (found or unit == "s"):
+            found.append((number, unit))
+    return " ".join(f"{number} {unit}" for number, unit in found[:2] if number or len(found) == 1)

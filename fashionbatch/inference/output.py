@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,72 +14,122 @@ from fashionbatch import files
 from fashionbatch.errors import OutputExistsError, StoreError
 from fashionbatch.inference.plan import DAMAGED
 from fashionbatch.store import part as parts
-from fashionbatch.store.merge import ShardEntry
 from fashionbatch.store.reader import open_predictions
 
-_ADVICE = "choose another output with -o, or discard it with --no-resume"
-#: of files that --no-resume may replace
+_ADVICE = "choose another output with -o, or discard it with --restart"
+_UPDATE = "update it with --incremental, discard it with --restart, or choose another with -o"
+#: what a catalogue that has changed changes
+_INPUT = ("input", "items")
+#: of files that --restart may replace
 _SUFFIXES = (".h5", ".hdf5")
 
 
-def check_output(output: Path, folder: Path, fingerprint: dict[str, Any], *, resume: bool) -> None:
-    """Refuses an output, or parts beside it, of another run.
+def parts_folder(output: Path) -> Path:
+    """Where the parts of an output lie."""
+    return output.with_name(f"{output.name}.parts")
 
-    Args:
-        output: the HDF5 file.
-        folder: of the parts; removed if the run is not to be resumed.
-        fingerprint: of the run.
-        resume: whether it may go on with what is there.
+
+def prepare(output: Path, *, restart: bool) -> None:
+    """Makes sure that something can be written there; discards parts where that is asked for.
 
     Raises:
-        OutputExistsError: it is of another run, or no prediction file.
+        OutputExistsError: a folder is there, or a file that is not to be replaced.
+        OSError: the folder cannot be written to.
     """
     if output.is_dir():
         raise OutputExistsError(f"{output} is a folder: name an HDF5 file with -o")
-    if not resume:
+    there = next(p for p in (output.parent, *output.absolute().parents) if p.exists())
+    if not os.access(there, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(there))
+    if restart:
         if output.exists() and output.suffix not in _SUFFIXES:
             raise OutputExistsError(f"{output} is no HDF5 file: choose another output with -o")
-        shutil.rmtree(folder, ignore_errors=True)
-        return  # the old file stays until the new one takes its name
-    if output.exists():
-        try:
-            with open_predictions(output) as existing:
-                found = existing.fingerprint
-        except StoreError as error:
-            raise OutputExistsError(f"{error}; {_ADVICE}") from error
-        changed = _changed(_plain(fingerprint), found)
-        if changed:
-            raise OutputExistsError(
-                f"{output} is of another run (other {', '.join(changed)}): {_ADVICE}"
-            )
-    begun = parts.fingerprint_of(folder)
-    if begun not in (None, files.fingerprint(fingerprint)):
-        raise OutputExistsError(
-            f"{folder} holds parts of a run with another input, model or configuration: {_ADVICE}"
-        )
+        # the old file stays until the new one takes its name
+        shutil.rmtree(parts_folder(output), ignore_errors=True)
 
 
-def complete(output: Path, entries: Sequence[ShardEntry]) -> bool:
-    """Whether the output is there and holds just these shards.
+def fingerprint_of(output: Path) -> dict[str, Any] | None:
+    """What the file at the output depends on; ``None`` where there is none.
 
     Raises:
-        OutputExistsError: it was made when a shard was another one, or was damaged.
+        OutputExistsError: it is no prediction file.
     """
     if not output.exists():
-        return False
+        return None
+    try:
+        with open_predictions(output) as existing:
+            return existing.fingerprint
+    except StoreError as error:
+        raise OutputExistsError(f"{error}; {_ADVICE}") from error
+
+
+def refuse_other(
+    what: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], *, update: bool = False
+) -> None:
+    """Refuses what is of another run.
+
+    Args:
+        what: lies there.
+        found: what it depends on.
+        wanted: what this run depends on; what it does not name is not compared.
+        update: another input is no difference.
+
+    Raises:
+        OutputExistsError: names the differences.
+    """
+    changed = _changed(plain(wanted), found)
+    others = [name for name in changed if name not in _INPUT]
+    if others or (changed and not update):
+        advice = _ADVICE if others else _UPDATE
+        raise OutputExistsError(f"{what} is of another run (other {', '.join(changed)}): {advice}")
+
+
+def refuse_other_parts(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Refuses parts of another run.
+
+    Raises:
+        OutputExistsError: names the differences, where they were written down.
+    """
+    begun = parts.fingerprint_of(folder)
+    if begun in (None, files.fingerprint(wanted)):
+        return
+    about = parts.said(folder)
+    if about is not None:
+        refuse_other(folder, about, wanted)
+    raise OutputExistsError(
+        f"{folder} holds parts of a run with another input, model or configuration: {_ADVICE}"
+    )
+
+
+def differences(output: Path, units: Sequence[tuple[str, str, int]]) -> str | None:
+    """How the shards of the file at the output differ from these.
+
+    Args:
+        output: of a run with the same fingerprint.
+        units: name, hash and count of each.
+
+    Returns:
+        in words, or ``None`` where they are the same.
+    """
     with open_predictions(output) as existing:
         found = existing.shards
-    differences = Counter(
-        _difference(old, new.sha256)
-        for (name, old, count), new in zip(found, entries, strict=True)
-        if (name, old, count) != (new.name, new.sha256, new.count)
+    if len(found) != len(units):
+        return f"{len(found)} shards, now {len(units)}"
+    counted = Counter(
+        _difference(old[1], new[1]) for old, new in zip(found, units, strict=True) if old != new
     )
-    if not differences:
-        return True
-    what = ", ".join(f"{number} {how}" for how, number in differences.items())
-    raise OutputExistsError(
-        f"{output} was made from other images (of {len(entries)} shards {what}): {_ADVICE}"
-    )
+    if not counted:
+        return None
+    return f"of {len(units)} shards " + ", ".join(f"{n} {how}" for how, n in counted.items())
+
+
+def refuse_changed(output: Path, how: str) -> None:
+    """The input is not what the file was made from.
+
+    Raises:
+        OutputExistsError: always.
+    """
+    raise OutputExistsError(f"{output} was made from other images ({how}): {_UPDATE}")
 
 
 def _difference(old: str, new: str) -> str:
@@ -87,18 +139,21 @@ def _difference(old: str, new: str) -> str:
     return "damaged then and whole now" if was else "whole then and damaged now"
 
 
-def _changed(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
+def _changed(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """What differs, an option by its own name."""
     names = []
     for key, value in wanted.items():
-        if isinstance(value, dict) and isinstance(found.get(key), dict):
+        if key == "engine" and isinstance(value, dict):
+            names += [key] * any(found.get(key, {}).get(k) != v for k, v in value.items())
+        elif isinstance(value, dict) and isinstance(found.get(key), dict):
             names += _changed(value, found[key])
         elif found.get(key) != value:
             names.append(key)
     return names
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+def plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, tuple | list) else value

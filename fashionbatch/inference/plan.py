@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,16 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from fashionbatch import files
-from fashionbatch.errors import ImageError, SourceError, UsageError
+from fashionbatch.errors import ImageError, ShardError, SourceError, UsageError
 from fashionbatch.shards.read import ShardSet, is_shards, open_shards, refuse_url
 from fashionbatch.shards.select import Selection
 from fashionbatch.sources import Failure, Item
-from fashionbatch.sources.base import to_text
+from fashionbatch.sources.base import from_text, to_text
 from fashionbatch.sources.folder import walk
 from fashionbatch.specs import SPLITS
 
 #: images of a folder that make one part
 SLICE = 1024
+#: most images of a shard that make one part: a part is built in memory
+MOST = 4096
 #: how the hash of a unit begins whose shard cannot be used
 DAMAGED = "damaged "
 _ALL = Selection()
@@ -47,6 +49,10 @@ class Catalogue(Protocol):
         """Its class, if it is known."""
         ...
 
+    def sha256(self, row: int) -> bytes:
+        """Of the image's bytes; those of a folder are read for it. Raises as :meth:`read`."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
@@ -55,15 +61,16 @@ class Unit:
     Attributes:
         name: for people and for the store.
         rows: int64 ``[N]`` of the catalogue.
-        sha256: computes the hash of its content; for a folder this reads the files. Of a damaged
-            shard it is another one than of the same shard when it is whole.
+        sha256: stands for its content where that is known before any image is read: of a slice of a
+            folder it is ``None``, and :func:`content` of what was read. Of a damaged shard it is
+            another one than of the same shard when it is whole.
         damage: why the shard cannot be used: all of it fails.
         skipped: of a shard made elsewhere: what is in it and is no image that can be used.
     """
 
     name: str
     rows: npt.NDArray[np.int64]
-    sha256: Callable[[], str]
+    sha256: str | None
     damage: str | None = None
     skipped: tuple[Failure, ...] = ()
 
@@ -133,22 +140,22 @@ def make(
             f"`fashionbatch shard {path}` first"
         )
     if path.is_file():
-        return _of_items(path, [Item(name=to_text(path.name), path=path)], limit)
-    items = list(_listed(path, exclude))
-    if not items:
+        return _of_folder(path, Folder(path.parent, [to_text(path.name)]))
+    names = list(_listed(path, exclude))[:limit]
+    if not names:
         raise SourceError(f"{path} holds no files to predict: name a folder with images in it")
-    return _of_items(path, items, limit)
+    return _of_folder(path, Folder(path, names))
 
 
-def _listed(folder: Path, exclude: Sequence[Path]) -> Iterator[Item]:
-    """Every file that is not hidden; without labels, which are matched later."""
+def _listed(folder: Path, exclude: Sequence[Path]) -> Iterator[str]:
+    """The name of every file that is not hidden."""
     left_out = {_real(p) for p in exclude}
     try:
         for parts, hidden in walk(folder):
             path = "/".join((os.fspath(folder), *parts))
             real = _real(path)
             if hidden is None and left_out.isdisjoint((real, *real.parents)):
-                yield Item(name=to_text("/".join(parts)), path=path)
+                yield to_text("/".join(parts))
     except OSError as error:
         raise SourceError(
             f"{error.filename} cannot be listed ({error.strerror}): mend its permissions, or "
@@ -161,28 +168,46 @@ def _real(path: str | Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _of_items(path: Path, items: list[Item], limit: int | None) -> Plan:
-    folder = Folder(items[:limit])
-    name = to_text(path.resolve().name)
+def content(known: Iterable[tuple[str, bytes | ImageError]]) -> str:
+    """Stands for the content of a slice of a folder.
+
+    Args:
+        known: of every image in order: its name, and the SHA-256 of its bytes or why they could not
+            be read.
+    """
+    digest = hashlib.sha256()
+    for name, found in known:
+        text = str(found) if isinstance(found, ImageError) else found.hex()
+        digest.update(hashlib.sha256(f"{name}\0{text}".encode()).digest())
+    return digest.hexdigest()
+
+
+def content_now(catalogue: Catalogue, unit: Unit) -> str:
+    """What stands for a unit's content as it is; reads the files of a folder."""
+    if unit.sha256 is not None:
+        return unit.sha256
+
+    def known() -> Iterator[tuple[str, bytes | ImageError]]:
+        for row in unit.rows.tolist():
+            try:
+                yield catalogue.name(row), catalogue.sha256(row)
+            except ImageError as error:
+                yield catalogue.name(row), error
+
+    return content(known())
+
+
+def _of_folder(path: Path, folder: Folder) -> Plan:
+    name, count = to_text(path.resolve().name), len(folder.names)
     units = [
         Unit(
-            name=f"{name}[{start}:{min(start + SLICE, len(folder.items))}]",
-            rows=np.arange(start, min(start + SLICE, len(folder.items)), dtype=np.int64),
-            sha256=_content(folder, start),
+            name=f"{name}[{start}:{min(start + SLICE, count)}]",
+            rows=np.arange(start, min(start + SLICE, count), dtype=np.int64),
+            sha256=None,
         )
-        for start in range(0, len(folder.items), SLICE)
+        for start in range(0, count, SLICE)
     ]
     return Plan(path=path, catalogue=folder, units=units)
-
-
-def _content(folder: Folder, start: int) -> Callable[[], str]:
-    def compute() -> str:
-        digest = hashlib.sha256()
-        for row in range(start, min(start + SLICE, len(folder.items))):
-            digest.update(folder.digest(row))
-        return digest.hexdigest()
-
-    return compute
 
 
 def _of_shards(
@@ -200,24 +225,30 @@ def _of_shards(
         mine = rows[borders[number] : borders[number + 1]]
         if not len(mine) and not whole:
             continue
-        complete = len(mine) == record.items
         damage = shards.damaged.get(number)
-        sha256 = record.sha256
-        if not complete:
-            sha256 = files.fingerprint(f"{sha256} {mine.tolist()}")
-        if damage is not None:
-            # the same words wherever the shards lie
-            reason = damage.replace(str(shards.file(number)), record.file)
-            sha256 = DAMAGED + files.fingerprint([sha256, reason])
-        units.append(
-            Unit(
-                name=record.file,
-                rows=mine,
-                sha256=lambda s=sha256: s,  # type: ignore[misc]  # binds the loop's value
-                damage=damage,
-                skipped=tuple(shards.skipped.get(number, ())) if complete else (),
+        for start in range(0, max(len(mine), 1), MOST):
+            piece = mine[start : start + MOST]
+            complete = len(piece) == record.items
+            sha256, name = record.sha256, record.file
+            if not complete:
+                sha256 = files.fingerprint(f"{sha256} {piece.tolist()}")
+            if len(mine) > MOST:
+                name = f"{name}[{start}:{start + len(piece)}]"
+            if damage is not None:
+                # the same words wherever the shards lie
+                reason = damage.replace(str(shards.file(number)), record.file)
+                sha256 = DAMAGED + files.fingerprint([sha256, reason])
+            # what is no image is told with the first piece of the whole shard
+            skipped = shards.skipped.get(number, ()) if len(mine) == record.items else ()
+            units.append(
+                Unit(
+                    name=name,
+                    rows=piece,
+                    sha256=sha256,
+                    damage=damage,
+                    skipped=() if start else tuple(skipped),
+                )
             )
-        )
     own = shards.manifest.index is not None
     return Plan(
         path=shards.path,
@@ -229,21 +260,28 @@ def _of_shards(
 
 
 class Folder:
-    """Image files."""
+    """Image files.
 
-    def __init__(self, items: list[Item]) -> None:
-        self.items = items
+    Args:
+        root: the folder that they lie in.
+        names: their paths below it, as :func:`fashionbatch.sources.base.to_text` writes them.
+    """
+
+    def __init__(self, root: Path, names: list[str]) -> None:
+        self.root = os.fspath(root)
+        self.names = names
 
     def read(self, row: int) -> bytes:
         """See :class:`Catalogue`."""
+        name = self.names[row]
         try:
-            return self.items[row].read()
+            return Item(name=name, path=f"{self.root}/{from_text(name)}").read()
         except OSError as error:
             raise ImageError("read", error.strerror or type(error).__name__) from None
 
     def name(self, row: int) -> str:
         """See :class:`Catalogue`."""
-        return self.items[row].name
+        return self.names[row]
 
     def key(self, row: int) -> str:
         """See :class:`Catalogue`."""
@@ -251,16 +289,12 @@ class Folder:
 
     def label(self, row: int) -> str | None:
         """The folder that the image lies in."""
-        parts = self.items[row].name.split("/")
+        parts = self.names[row].split("/")
         return parts[-2] if len(parts) > 1 else None
 
-    def digest(self, row: int) -> bytes:
-        """SHA-256 over name and content."""
-        try:
-            content = hashlib.sha256(self.read(row)).hexdigest()
-        except ImageError as error:
-            content = str(error)
-        return hashlib.sha256(f"{self.items[row].name}\0{content}".encode()).digest()
+    def sha256(self, row: int) -> bytes:
+        """See :class:`Catalogue`."""
+        return hashlib.sha256(self.read(row)).digest()
 
 
 class PackedCatalogue:
@@ -270,8 +304,12 @@ class PackedCatalogue:
         self.shards = shards
 
     def read(self, row: int) -> bytes:
-        """See :class:`Catalogue`."""
-        return self.shards.read(row)
+        """See :class:`Catalogue`; a shard that vanishes or shrinks costs its own images only."""
+        try:
+            return self.shards.read(row)
+        except ShardError as error:
+            # the same words wherever the shards lie
+            raise ImageError("shard", str(error).replace(f"{self.shards.path}/", "")) from None
 
     def name(self, row: int) -> str:
         """See :class:`Catalogue`."""
@@ -285,6 +323,11 @@ class PackedCatalogue:
         """See :class:`Catalogue`."""
         label = int(self.shards.labels[row])
         return self.shards.classes[label] if label >= 0 else None
+
+    def sha256(self, row: int) -> bytes:
+        """See :class:`Catalogue`; as packed."""
+        digest: bytes = self.shards.index.sha256[row].tobytes()
+        return digest
 
 
 def known_labels(plan: Plan, classes: Sequence[str]) -> Iterator[int]:

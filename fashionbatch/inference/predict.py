@@ -1,333 +1,339 @@
-"""The loop of a bulk prediction: batches in, parts out, one file at the end."""
+"""A bulk prediction from its plan to its file, exactly once, however often it is interrupted."""
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from fashionbatch import files
-from fashionbatch.config import PredictConfig
-from fashionbatch.errors import ImageError, SourceError
-from fashionbatch.inference.engine import Answer, EagerEngine
-from fashionbatch.inference.output import check_output, complete
-from fashionbatch.inference.plan import Plan, Unit, known_labels
-from fashionbatch.models import device as devices
-from fashionbatch.models.build import Classifier
-from fashionbatch.models.card import ModelCard, code_version
-from fashionbatch.pipeline.batches import Batch, Order, batches, default_workers
+from fashionbatch.errors import SourceError, StoppedError
+from fashionbatch.inference import choice, output
+from fashionbatch.inference.choice import AUTO, Chosen
+from fashionbatch.inference.job import Job, Tell
+from fashionbatch.inference.plan import Unit, content_now
+from fashionbatch.inference.reuse import Reuse
+from fashionbatch.inference.stream import Failures, StoppedHere, Stream, Writer
+from fashionbatch.interrupt import interrupts
+from fashionbatch.pipeline.pool import Pool
+from fashionbatch.shards.threads import in_order
+from fashionbatch.sources.base import to_text
 from fashionbatch.store import merge as merging
 from fashionbatch.store import part as parts
-from fashionbatch.store.merge import ATTRIBUTE_DTYPE, ATTRIBUTE_PROBABILITY
+from fashionbatch.store.part import MissingPartError, Part
 from fashionbatch.store.reader import open_predictions
 
-Tell = Callable[[str, dict[str, Any]], None]
-_FLOAT16_MOST = float(np.finfo(np.float16).max)
+#: times that parts which somebody else took away are made again
+_ROUNDS = 3
+#: files of a folder that are read at the same time, to see whether they are what they were
+_READERS = 4
 
 
-@dataclass(kw_only=True)
-class _Open:
-    """A unit whose images are on their way; ``labels`` are int32, as its rows are ordered."""
-
-    number: int
-    unit: Unit
-    labels: npt.NDArray[np.int32]
-    done: dict[int, tuple[npt.NDArray[Any], ...]] = field(default_factory=dict)
-    failed: dict[int, ImageError] = field(default_factory=dict)
-
-
-def predict(
-    plan: Plan,
-    model: Classifier,
-    card: ModelCard,
-    config: PredictConfig,
-    output: Path,
-    tell: Tell,
-) -> dict[str, Any]:
+def predict(job: Job, tell: Tell, *, dry_run: bool = False) -> dict[str, Any]:
     """Predicts a plan into a file; goes on where an earlier run of the same stopped.
 
     Args:
-        plan: what to predict.
-        model: and its ``card``.
-        config: of the job.
-        output: the HDF5 file.
-        tell: gets ``("resumed", ...)``, ``("complete", {"output", "failed"})``,
-            ``("progress", ...)``, ``("failed", ...)``.
+        job: as prepared.
+        tell: gets ``("plan", ...)``, ``("resumed", ...)``, ``("complete", {"output", "failed"})``,
+            ``("progress", {"items"})``, ``("failed", {"name", "reason"})``.
+        dry_run: only return the plan.
 
     Returns:
-        ``{"output", "items", "predicted", "failed", "seconds", "images_per_second", "engine"}``.
+        ``{"output", "items", "predicted", "failed", "seconds", "images_per_second", "engine"}``;
+        of a dry run what ``plan`` tells.
 
     Raises:
-        OutputExistsError: the output, or the parts beside it, are of another run, or of shards
-            that were damaged then.
-        SourceError: labels of other classes than the model's; or no image could be used.
+        OutputExistsError: the output, or the parts beside it, are of another run or of other
+            images.
+        SourceError: no image could be used, or too many failed.
+        StoppedError: a signal asked for it; what is finished is kept.
         StoreError: what is on disk is damaged.
     """
-    began = time.perf_counter()
-    labels = _labels(plan, card, config, tell)
-    device = devices.choose(config.device)
-    engine = EagerEngine(model.to(device), config.features, device)
-    fingerprint = _fingerprint(plan, card, config, engine.name, device.type)
-    folder = output.with_name(f"{output.name}.parts")
-    check_output(output, folder, fingerprint, resume=config.resume)
-    entries = [
-        merging.ShardEntry(name=u.name, sha256=u.sha256(), count=u.count) for u in plan.units
-    ]
-    if config.resume and complete(output, entries):
-        with open_predictions(output) as done:
-            counts = len(done), len(done.failures)
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed while it tidied up
-        _refuse_nothing(plan, counts, output)
-        tell("complete", {"output": str(output), "failed": counts[1]})
-        return _result(output, plan, counts, 0, time.perf_counter() - began, engine.name)
-    key = files.fingerprint(fingerprint)
-    folder.mkdir(parents=True, exist_ok=True)
-    pending = [
-        number
-        for number, entry in enumerate(entries)
-        if not parts.valid(folder, number, fingerprint=key, sha256=entry.sha256, count=entry.count)
-    ]
-    kept = plan.items - sum(entries[n].count for n in pending)
-    if kept:
-        tell("resumed", {"parts": len(entries) - len(pending), "items": kept, "of": plan.items})
-    workers = default_workers(device.type) if config.workers is None else config.workers
-    started = time.perf_counter()
-    try:
-        for part in _parts(plan, pending, labels, card, config, engine, workers, tell):
-            part.fingerprint, part.sha256 = key, entries[part.shard].sha256
-            parts.commit(folder, part)
-    except BaseException:
-        if not any(folder.iterdir()):
-            folder.rmdir()
-        raise
-    seconds = time.perf_counter() - started
-    predicted, failed = merging.merge(
-        folder,
-        output,
-        entries,
-        card.classes,
-        {
-            "fingerprint": fingerprint,
-            "model_card": card.to_json(),
-            "configuration": fingerprint["configuration"],
-            "components": [dict(card.backbone) | {"kind": "backbone"}],
-        },
-        card.attributes,
-    )
-    shutil.rmtree(folder)
-    _refuse_nothing(plan, (predicted, failed), output)
-    return _result(output, plan, (predicted, failed), plan.items - kept, seconds, engine.name)
+    return _Run(job, tell).predict(dry_run=dry_run)
 
 
-def _refuse_nothing(plan: Plan, counts: tuple[int, int], output: Path) -> None:
-    predicted, failed = counts
-    if not predicted:
-        raise SourceError(
-            f"none of the {failed} files of {plan.path} is an image that can be used: "
-            f"{output} lists the reasons"
+class _Run:
+    def __init__(self, job: Job, tell: Tell) -> None:
+        self.job, self.tell = job, tell
+        self.folder = output.parts_folder(job.output)
+        self.began = time.perf_counter()
+        self.fingerprint: dict[str, Any] = {}
+
+    def predict(self, *, dry_run: bool) -> dict[str, Any]:
+        job, config = self.job, self.job.config
+        output.prepare(job.output, restart=config.restart and not dry_run)
+        recorded = None if config.restart else output.fingerprint_of(job.output)
+        engine = self._recorded_engine(recorded)
+        wanted = {**job.fingerprint, **({"engine": engine} if engine else {})}
+        reusable = False
+        if recorded is not None:
+            reusable = self._is_reusable(recorded, wanted)
+            same = recorded["input"] == wanted["input"] and recorded["items"] == wanted["items"]
+            how = self._differences() if same else "the names differ"
+            if how is None and not (config.retry_failed and self._counts()[1]):
+                return self._complete()
+            if how is not None and not config.incremental:
+                output.refuse_changed(job.output, how)
+        with ExitStack() as stack:
+            pool = None
+            if not dry_run:
+                # first, because its processes are forked, and engines start threads
+                pool = stack.enter_context(
+                    Pool(
+                        job.plan.catalogue,
+                        job.card.preprocessing,
+                        batch_size=job.grid.batch_size,
+                        workers=job.workers,
+                        limits=job.limits,
+                    )
+                )
+            chosen = self._choose(engine)
+            stack.callback(chosen.engine.close)
+            details = dict(chosen.engine.details)
+            self.fingerprint = {
+                **job.fingerprint,
+                "engine": {**choice.provenance(chosen.component, chosen.options), **details},
+            }
+            if recorded is not None and reusable:
+                known = {"engine": self.fingerprint["engine"]}
+                output.refuse_other(job.output, recorded, known)
+            if not config.restart:
+                output.refuse_other_parts(self.folder, self.fingerprint)
+            pending = self._pending(retry=config.retry_failed)
+            plan = self._plan(chosen, pending, timed=dry_run)
+            if dry_run or pool is None:
+                return plan
+            self.tell("plan", plan)
+            reuse = None
+            if reusable:
+                reuse = Reuse(job.output, job.answers, retry=config.retry_failed)
+                stack.callback(reuse.close)
+            return self._rounds(pending, chosen, pool, reuse)
+
+    def _is_reusable(self, recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+        """Whether rows may be taken over from the output that is there.
+
+        Raises:
+            OutputExistsError: it is of another run.
+        """
+        config = self.job.config
+        update = config.incremental or config.retry_failed
+        if config.incremental and recorded.get("batch_size") != wanted["batch_size"]:
+            # it was smaller than a batch then; other batches are rounded in another way
+            whole = {**recorded, "batch_size": wanted["batch_size"]}
+            output.refuse_other(self.job.output, whole, wanted, update=True)
+            return False
+        output.refuse_other(self.job.output, recorded, wanted, update=config.incremental)
+        return update
+
+    def _recorded_engine(self, recorded: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """What the fingerprint says of the engine, where that is known before it is made."""
+        config, device = self.job.config, self.job.device
+        if config.engine != AUTO:
+            return choice.provenance(*choice.find(config.engine, device))
+        if config.restart:
+            return None
+        begun = parts.said(self.folder) if parts.fingerprint_of(self.folder) else None
+        for said in (begun, recorded):
+            if said is not None and isinstance(said.get("engine"), dict):
+                known = said["engine"]
+                name = f"{known['provider']}:{known['name']}"
+                component, _ = choice.find(name, device)
+                return choice.provenance(component, known["options"])
+        return None
+
+    def _choose(self, engine: Mapping[str, Any] | None) -> Chosen:
+        job = self.job.engine_job()
+        if engine is None:
+            return choice.quickest(job, len(self.job.grid))
+        component, _ = choice.find(f"{engine['provider']}:{engine['name']}", self.job.device)
+        options = engine["options"]
+        return Chosen(
+            engine=choice.make(component, options, job), component=component, options=options
         )
 
+    def _differences(self) -> str | None:
+        """How the input differs from what the output was made from; reads the files of a folder."""
+        units = self.job.plan.units
+        hashes = in_order(self._content, units, _READERS)
+        found = [(u.name, sha256, u.count) for u, sha256 in zip(units, hashes, strict=True)]
+        return output.differences(self.job.output, found)
 
-def _labels(
-    plan: Plan, card: ModelCard, config: PredictConfig, tell: Tell
-) -> npt.NDArray[np.int32]:
-    # a model that learnt no category takes no side in what the classes are
-    used = bool(card.classes) and not config.ignore_labels
-    foreign = [c for c in plan.classes if c not in card.classes]
-    if foreign and used:
-        raise SourceError(
-            f"{plan.path} has {len(foreign)} classes that the model does not know "
-            f"({', '.join(map(repr, foreign[:3]))}{', ...' if len(foreign) > 3 else ''}): choose "
-            "another --model, or predict without its labels: --ignore-labels"
-        )
-    loose = plan.loose_classes
-    if loose and used and not set(loose) & set(card.classes):
-        text = (
-            f"the labels of {plan.path} ({', '.join(map(repr, loose[:3]))}"
-            f"{', ...' if len(loose) > 3 else ''}) are no classes of the model and are not stored"
-        )
-        tell("warn", {"text": text})
-    classes = () if config.ignore_labels else card.classes
-    labels = np.fromiter(known_labels(plan, classes), np.int32)
-    tell("labels", {"known": int((labels >= 0).sum()), "of": len(labels)})
-    return labels
+    def _content(self, unit: Unit) -> str:
+        return content_now(self.job.plan.catalogue, unit)
 
+    def _counts(self) -> tuple[int, int]:
+        with open_predictions(self.job.output) as done:
+            return len(done), len(done.failures)
 
-def _fingerprint(
-    plan: Plan, card: ModelCard, config: PredictConfig, engine: str, device: str
-) -> dict[str, Any]:
-    relevant = ("topk", "probabilities", "features", "feature_dtype", "ignore_labels")
-    return {
-        "input": files.fingerprint(
-            [[u.name, files.fingerprint(u.rows.tolist())] for u in plan.units]
-        ),
-        "items": plan.items,
-        "model": card.sha256,
-        "preprocessing": card.preprocessing.to_json(),
-        "configuration": {name: getattr(config, name) for name in relevant},
-        "batch_size": config.batch_size,
-        "classes": list(card.classes),
-        "attributes": [asdict(a) for a in card.attributes],
-        "engine": engine,
-        "device": device,
-        "code": code_version(),
-    }
+    def _complete(self) -> dict[str, Any]:
+        counts = self._counts()
+        self._tidy()  # a run may have been killed while it did that
+        self._refuse_nothing(counts)
+        self.tell("complete", {"output": str(self.job.output), "failed": counts[1]})
+        return self._result(counts, fresh=0, engine=self._engine_of_output())
 
+    def _engine_of_output(self) -> str:
+        found = output.fingerprint_of(self.job.output) or {}
+        return str(found.get("engine", {}).get("name", ""))
 
-def _parts(
-    plan: Plan,
-    pending: list[int],
-    labels: npt.NDArray[np.int32],
-    card: ModelCard,
-    config: PredictConfig,
-    engine: EagerEngine,
-    workers: int,
-    tell: Tell,
-) -> Iterator[parts.Part]:
-    """Answers the pending units one after the other, in order.
-
-    A batch never crosses the border of a unit: networks round differently in other company, and a
-    resumed run must give the bytes of an uninterrupted one.
-    """
-    work = [
-        Order.sequential(unit.rows, config.batch_size).batches if unit.damage is None else []
-        for unit in (plan.units[number] for number in pending)
-    ]
-    order = Order(batches=[rows for mine in work for rows in mine])
-    loaded = batches(plan.catalogue, order, card.preprocessing, workers=workers)
-    ends = np.cumsum([len(unit.rows) for unit in plan.units])
-    for number, mine in zip(pending, work, strict=True):
-        unit = plan.units[number]
-        first = ends[number] - len(unit.rows)
-        opened = _Open(number=number, unit=unit, labels=labels[first : ends[number]])
-        _give_up(opened, plan, tell)
-        for batch in itertools.islice(loaded, len(mine)):
-            _sort_in(batch, engine, config, opened, plan, tell)
-        yield _close(opened, plan, config, card)
-
-
-def _give_up(opened: _Open, plan: Plan, tell: Tell) -> None:
-    """What is known not to work before any image is read."""
-    unit = opened.unit
-    for skipped in unit.skipped:
-        tell("failed", {"name": skipped.name, "reason": skipped.reason})
-    if unit.damage is not None:
-        tell("failed", {"name": unit.name, "reason": unit.damage})
-        opened.failed = {row: ImageError("shard", unit.damage) for row in unit.rows.tolist()}
-    given_up = unit.count - (0 if unit.damage else len(unit.rows))
-    if given_up:
-        tell("progress", {"items": given_up})
-
-
-def _sort_in(
-    batch: Batch,
-    engine: EagerEngine,
-    config: PredictConfig,
-    opened: _Open,
-    plan: Plan,
-    tell: Tell,
-) -> None:
-    failures = dict(batch.failures)
-    if len(batch.rows):
-        answer = engine(batch.images)
-        reasons = _refused(answer, config)
-        for place, row in enumerate(batch.rows.tolist()):
-            if place in reasons:
-                failures[row] = ImageError("model", reasons[place])
+    def _pending(self, *, retry: bool = False) -> list[int]:
+        """The units that have no part yet; of a retry also those in which something failed."""
+        key = files.fingerprint(self.fingerprint)
+        self.already_failed = 0
+        pending = []
+        for number, unit in enumerate(self.job.plan.units):
+            found = parts.find(self.folder, number, fingerprint=key, count=unit.count)
+            done = found is not None and not (retry and found.failed)
+            if found is None or not done or found.sha256 != self._content(unit):
+                pending.append(number)
             else:
-                opened.done[row] = _values(answer, place, config)
-    for row, error in failures.items():
-        opened.failed[row] = error
-        tell("failed", {"name": plan.catalogue.name(row), "reason": str(error)})
-    tell("progress", {"items": len(batch.rows) + len(batch.failures)})
+                self.already_failed += found.failed
+        return pending
 
+    def _plan(self, chosen: Chosen, pending: list[int], *, timed: bool) -> dict[str, Any]:
+        job = self.job
+        seconds = chosen.seconds.get(chosen.name)
+        if seconds is None and timed:
+            seconds = choice.timed(chosen.engine, job.engine_job())
+        batches = len(job.grid.numbers(pending))
+        left = sum(job.plan.units[n].count for n in pending)
+        size = job.grid.batch_size
+        return {
+            "output": str(job.output),
+            "items": job.plan.items,
+            "kept": job.plan.items - left,
+            "shards": len(job.plan.units),
+            "batches": batches,
+            "batch_size": size,
+            "bytes": job.bytes(),
+            "engine": chosen.name,
+            "rates": {name: round(size / each, 2) for name, each in chosen.seconds.items()},
+            "left_out": dict(chosen.left_out),
+            "device": str(job.device),
+            "precision": job.precision,
+            "workers": job.workers,
+            "seconds": None if seconds is None else round(seconds * batches, 1),
+        }
 
-def _refused(answer: Answer, config: PredictConfig) -> dict[int, str]:
-    """Answers that must not be stored: NaN would read as class 0, an overflow as infinity."""
-    reasons = {
-        int(place): "the network gave values that are not finite"
-        for place in np.flatnonzero(~answer.finite)
-    }
-    if answer.features is not None and config.feature_dtype == "float16":
-        peaks = np.abs(answer.features.reshape(len(answer.features), -1)).max(axis=1)
-        for place in np.flatnonzero(peaks > _FLOAT16_MOST):
-            reasons.setdefault(int(place), "a feature is too large for float16: use float32")
-    return reasons
+    def _rounds(
+        self, pending: list[int], chosen: Chosen, pool: Pool, reuse: Reuse | None
+    ) -> dict[str, Any]:
+        """Predicts what is pending and merges; again where somebody else took parts away."""
+        job = self.job
+        kept = job.plan.items - sum(job.plan.units[n].count for n in pending)
+        if kept:
+            done = len(job.plan.units) - len(pending)
+            self.tell("resumed", {"parts": done, "items": kept, "of": job.plan.items})
+        started = time.perf_counter()
+        for last in range(_ROUNDS):
+            if pending:
+                self._stream(pending, chosen, pool, reuse)
+            seconds = time.perf_counter() - started
+            try:
+                counts = self._merge(chosen)
+                break
+            except MissingPartError:
+                # another process of the same run has merged the parts, and tidied them away
+                if output.fingerprint_of(job.output) == output.plain(self.fingerprint):
+                    counts = self._counts()
+                    break
+                if last == _ROUNDS - 1:
+                    raise
+                pending = self._pending()
+        self._tidy()
+        self._refuse_nothing(counts)
+        return self._result(
+            counts, fresh=job.plan.items - kept, engine=chosen.name, seconds=seconds
+        )
 
+    def _stream(self, pending: list[int], chosen: Chosen, pool: Pool, reuse: Reuse | None) -> None:
+        job = self.job
+        self.folder.mkdir(parents=True, exist_ok=True)
+        parts.say(self.folder, self.fingerprint)
+        with interrupts() as asked:
+            stream = Stream(
+                plan=job.plan,
+                labels=job.labels,
+                grid=job.grid,
+                answers=job.answers,
+                engine=chosen.engine,
+                device=job.device,
+                pool=pool,
+                fingerprint=files.fingerprint(self.fingerprint),
+                failures=Failures(job.most_failures, self.already_failed, self.tell),
+                asked=asked,
+                tell=self.tell,
+                reuse=reuse,
+            )
+            try:
+                with Writer(self._commit) as writer:
+                    stream.run(pending, writer.put)
+            except StoppedHere:
+                left = sum(job.plan.units[n].count for n in self._pending())
+                raise StoppedError(
+                    f"stopped: {job.plan.items - left:,} of {job.plan.items:,} items are finished "
+                    "and kept; the same command goes on from there",
+                    asked.signal,
+                ) from None
+            finally:
+                self._leave_nothing()
 
-def _values(answer: Answer, place: int, config: PredictConfig) -> tuple[npt.NDArray[Any], ...]:
-    probability = answer.probability[place]
-    # ties go to the lower class number, on every machine
-    best = np.argsort(-probability, kind="stable")[: config.topk].astype(np.int32)
-    values: list[npt.NDArray[Any]] = [best, probability[best]]
-    if config.probabilities:
-        values.append(probability)
-    if answer.attributes.shape[1]:
-        values.append(answer.attributes[place].astype(ATTRIBUTE_DTYPE))
-    if answer.features is not None:
-        values.append(answer.features[place].astype(config.feature_dtype))
-    return tuple(values)
+    def _commit(self, part: Part) -> None:
+        try:
+            parts.commit(self.folder, part)
+        except FileNotFoundError:  # another process of the same run has tidied the folder away
+            self.folder.mkdir(parents=True, exist_ok=True)
+            parts.commit(self.folder, part)
 
+    def _leave_nothing(self) -> None:
+        """A run that finished no part leaves no folder."""
+        if self.folder.is_dir() and not any(self.folder.glob("part-*")):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
-def _failures(opened: _Open, plan: Plan) -> list[tuple[str, str, str, str]]:
-    unit = opened.unit
-    failures = [
-        (plan.catalogue.name(row), plan.catalogue.key(row), error.stage, error.reason)
-        for row, error in sorted(opened.failed.items())
-    ]
-    if unit.damage is not None and not len(unit.rows):
-        failures.append((unit.name, "", "shard", unit.damage))
-    return failures + [(f.name, "", f.stage, f.reason) for f in unit.skipped]
+    def _merge(self, chosen: Chosen) -> tuple[int, int]:
+        job = self.job
+        engine = chosen.component.provenance | {"kind": "engine"}
+        return merging.merge(
+            self.folder,
+            job.output,
+            job.entries,
+            job.card.classes,
+            {
+                "fingerprint": self.fingerprint,
+                "model_card": job.card.to_json(),
+                "configuration": self.fingerprint["configuration"],
+                "components": [dict(job.card.backbone) | {"kind": "backbone"}, engine],
+                "source": to_text(str(job.plan.path)),
+            },
+            job.card.attributes,
+        )
 
+    def _tidy(self) -> None:
+        if not self.job.config.keep_parts:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
-def _close(opened: _Open, plan: Plan, config: PredictConfig, card: ModelCard) -> parts.Part:
-    answered = np.array([row in opened.done for row in opened.unit.rows.tolist()], bool)
-    rows = opened.unit.rows[answered].tolist()
-    best = min(config.topk, len(card.classes))
-    columns: dict[str, tuple[tuple[int, ...], Any]] = {
-        "predictions/topk_index": ((best,), np.int32),
-        "predictions/topk_probability": ((best,), np.float32),
-    }
-    if config.probabilities:
-        columns["predictions/probability"] = ((len(card.classes),), np.float32)
-    if card.attributes:
-        columns[ATTRIBUTE_PROBABILITY] = ((len(card.attributes),), ATTRIBUTE_DTYPE)
-    if config.features != "none":
-        columns[f"features/{config.features}"] = ((0,), config.feature_dtype)
-    arrays = {
-        name: np.stack([opened.done[row][i] for row in rows])
-        if rows
-        else np.empty((0, *tail), dtype)
-        for i, (name, (tail, dtype)) in enumerate(columns.items())
-    }
-    return parts.Part(
-        fingerprint="",
-        shard=opened.number,
-        sha256="",
-        names=[plan.catalogue.name(row) for row in rows],
-        keys=[plan.catalogue.key(row) for row in rows],
-        labels=opened.labels[answered],
-        arrays=arrays,
-        failures=_failures(opened, plan),
-    )
+    def _refuse_nothing(self, counts: tuple[int, int]) -> None:
+        predicted, failed = counts
+        if not predicted and failed:
+            raise SourceError(
+                f"none of the {failed} files of {self.job.plan.path} is an image that can be used: "
+                f"{self.job.output} lists the reasons"
+            )
 
-
-def _result(
-    output: Path, plan: Plan, counts: tuple[int, int], fresh: int, seconds: float, engine: str
-) -> dict[str, Any]:
-    return {
-        "output": str(output),
-        "items": plan.items,
-        "predicted": counts[0],
-        "failed": counts[1],
-        "seconds": round(seconds, 3),
-        "images_per_second": round(fresh / seconds, 2) if fresh and seconds else 0.0,
-        "engine": engine,
-    }
+    def _result(
+        self, counts: tuple[int, int], *, fresh: int, engine: str, seconds: float | None = None
+    ) -> dict[str, Any]:
+        if seconds is None:
+            seconds = time.perf_counter() - self.began
+        return {
+            "output": str(self.job.output),
+            "items": self.job.plan.items,
+            "predicted": counts[0],
+            "failed": counts[1],
+            "seconds": round(seconds, 3),
+            "images_per_second": round(fresh / seconds, 2) if fresh and seconds else 0.0,
+            "engine": engine,
+        }

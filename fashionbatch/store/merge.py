@@ -15,6 +15,7 @@ from fashionbatch import files
 from fashionbatch.errors import StoreError
 from fashionbatch.sources import Attribute
 from fashionbatch.store import part as parts
+from fashionbatch.store.append import Appender
 
 SCHEMA = "fashionbatch-predictions"
 VERSION = 1
@@ -25,10 +26,9 @@ ATTRIBUTE_DTYPE = np.float16
 
 @dataclass(frozen=True, kw_only=True)
 class ShardEntry:
-    """What ``/shards`` says of one input shard."""
+    """What ``/shards`` says of one input shard; its hash is in the part."""
 
     name: str
-    sha256: str
     count: int
 
 
@@ -56,7 +56,8 @@ def merge(
     Raises:
         StoreError: a part is missing or damaged, or items are missing.
     """
-    sizes = []
+    sizes: list[tuple[int, int]] = []
+    hashes: list[str] = []
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {}
     for number, shard in enumerate(shards):
         with parts.open_checked(folder, number) as file:
@@ -67,21 +68,26 @@ def merge(
                     f"{shard.count} items: remove {parts.path_of(folder, number)} and run again"
                 )
             sizes.append((rows, failed))
+            hashes.append(str(file.attrs["shard_sha256"]))
             file.visititems(lambda name, item: _note(shapes, name, item))
     total, failed_total = sum(r for r, _ in sizes), sum(f for _, f in sizes)
     with files.atomic(output) as temporary, h5py.File(temporary, "w") as target:
-        _create(target, shapes, total, failed_total)
-        row = failure = 0
+        appenders = _create(target, shapes, total, failed_total)
         for number, (rows, failed) in enumerate(sizes):
             with parts.open_checked(folder, number) as file:
-                _copy(file, target, row, rows, failure, failed, number)
-            row, failure = row + rows, failure + failed
+                _copy(file, appenders)
+            appenders["items/shard"].add(np.full(rows, number, np.uint32))
+            appenders["failures/shard"].add(np.full(failed, number, np.uint32))
+        for name, appender in appenders.items():
+            appender.close()
+            if appender.row != (failed_total if name.startswith("failures/") else total):
+                raise StoreError(f"{folder}: the parts changed while they were read: run again")
         parts.write_text(target, "classes/name", list(classes))
         if attributes:
             parts.write_text(target, "attributes/name", [a.name for a in attributes])
             parts.write_text(target, "attributes/type", [a.type or "" for a in attributes])
         parts.write_text(target, "shards/name", [s.name for s in shards])
-        parts.write_text(target, "shards/sha256", [s.sha256 for s in shards])
+        parts.write_text(target, "shards/sha256", hashes)
         for name, column in (
             ("count", [s.count for s in shards]),
             ("predicted", [r for r, _ in sizes]),
@@ -107,36 +113,25 @@ def _create(
     shapes: Mapping[str, tuple[tuple[int, ...], Any]],
     rows: int,
     failures: int,
-) -> None:
-    for name, (tail, dtype) in shapes.items():
+) -> dict[str, Appender]:
+    own = {f"{group}/shard": ((), np.dtype(np.uint32)) for group in ("items", "failures")}
+    appenders = {}
+    for name, (tail, dtype) in {**shapes, **own}.items():
         length = failures if name.startswith("failures/") else rows
         if dtype.kind == "O":
-            target.create_dataset(name, shape=(length,), dtype=parts.TEXT)
+            made = target.create_dataset(name, shape=(length,), dtype=parts.TEXT)
         else:
             shape = (length, *tail)
-            target.create_dataset(name, shape=shape, dtype=dtype, **parts.layout(shape, dtype))
-    for group, length in (("items", rows), ("failures", failures)):
-        layout = parts.layout((length,), np.uint32)
-        target.create_dataset(f"{group}/shard", shape=(length,), dtype=np.uint32, **layout)
+            made = target.create_dataset(
+                name, shape=shape, dtype=dtype, **parts.layout(shape, dtype)
+            )
+        appenders[name] = Appender(made)
+    return appenders
 
 
-def _copy(
-    source: h5py.File,
-    target: h5py.File,
-    row: int,
-    rows: int,
-    failure: int,
-    failed: int,
-    number: int,
-) -> None:
+def _copy(source: h5py.File, appenders: Mapping[str, Appender]) -> None:
     def copy(name: str, item: Any) -> None:
-        if not isinstance(item, h5py.Dataset) or not item.shape[0]:
-            return
-        start = failure if name.startswith("failures/") else row
-        target[name][start : start + len(item)] = item[()]
+        if isinstance(item, h5py.Dataset):
+            appenders[name].add(item[()])
 
     source.visititems(copy)
-    if rows:
-        target["items/shard"][row : row + rows] = number
-    if failed:
-        target["failures/shard"][failure : failure + failed] = number

@@ -8,9 +8,11 @@ marks it.
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -22,6 +24,44 @@ from fashionbatch.errors import StoreError
 TEXT = h5py.string_dtype()
 CHUNK_BYTES = 1 << 20
 _CHECKSUM = "sha256"
+#: what a run's folder says of itself: for messages; whether a part counts, the part says
+_ABOUT = "about.json"
+
+
+class MissingPartError(StoreError):
+    """A part that was there, and was taken away by somebody else."""
+
+
+class Failed(NamedTuple):
+    """An item without a row.
+
+    Attributes:
+        name: of the item.
+        key: in its shard.
+        stage: where it failed: ``read``, ``shard``, ``decode``, ``transform``, ``model``,
+            ``write``, or what a scan of shards made elsewhere found.
+        reason: why, in a few words.
+        sha256: of its bytes; zeros where they could not be read.
+    """
+
+    name: str
+    key: str
+    stage: str
+    reason: str
+    sha256: bytes = bytes(32)
+
+
+class Found(NamedTuple):
+    """A part that is there and whole.
+
+    Attributes:
+        sha256: of the shard's content.
+        rows: how many are predicted, and how many ``failed``.
+    """
+
+    sha256: str
+    rows: int
+    failed: int
 
 
 @dataclass(kw_only=True)
@@ -34,8 +74,9 @@ class Part:
         sha256: of the shard's content.
         names: ``[N]``, and ``keys`` ``[N]``.
         labels: int32 ``[N]``, -1 unknown.
+        hashes: uint8 ``[N, 32]``, the SHA-256 of each image's bytes.
         arrays: such as ``"predictions/topk_index"`` → ``[N, K]``.
-        failures: ``(name, key, stage, reason)`` of the items that have no row.
+        failures: the items that have no row.
     """
 
     fingerprint: str
@@ -44,8 +85,9 @@ class Part:
     names: list[str]
     keys: list[str]
     labels: npt.NDArray[np.int32]
+    hashes: npt.NDArray[np.uint8]
     arrays: dict[str, npt.NDArray[Any]]
-    failures: list[tuple[str, str, str, str]] = field(default_factory=list)
+    failures: list[Failed] = field(default_factory=list)
 
 
 def path_of(folder: Path, shard: int) -> Path:
@@ -54,15 +96,22 @@ def path_of(folder: Path, shard: int) -> Path:
 
 
 def commit(folder: Path, part: Part) -> None:
-    """Writes a part for good."""
+    """Writes a part for good.
+
+    Raises:
+        OSError: the disk is full, say; nothing is left then.
+    """
     with h5py.File("part", "w", driver="core", backing_store=False) as file:
         write_text(file, "items/name", part.names)
         write_text(file, "items/key", part.keys)
         write_array(file, "items/label", part.labels)
+        write_array(file, "items/sha256", part.hashes)
         for name, values in part.arrays.items():
             write_array(file, name, values)
-        for column, name in enumerate(("name", "key", "stage", "reason")):
-            write_text(file, f"failures/{name}", [f[column] for f in part.failures])
+        for name in ("name", "key", "stage", "reason"):
+            write_text(file, f"failures/{name}", [getattr(f, name) for f in part.failures])
+        hashes = b"".join(f.sha256 for f in part.failures)
+        write_array(file, "failures/sha256", np.frombuffer(hashes, np.uint8).reshape(-1, 32))
         file.attrs["fingerprint"] = part.fingerprint
         file.attrs["shard"] = part.shard
         file.attrs["shard_sha256"] = part.sha256
@@ -91,8 +140,9 @@ def layout(shape: tuple[int, ...], dtype: npt.DTypeLike) -> dict[str, Any]:
 
 
 def _digest(file: h5py.File) -> str:
-    """Over every dataset's name, type, shape and values: fletcher32 does not cover text."""
-    digest = hashlib.sha256()
+    """Over what the part is of, and every dataset: fletcher32 does not cover text."""
+    about = [str(file.attrs[name]) for name in ("fingerprint", "shard", "shard_sha256")]
+    digest = hashlib.sha256(files.fingerprint(about).encode())
 
     def add(name: str, item: Any) -> None:
         if not isinstance(item, h5py.Dataset):
@@ -108,28 +158,41 @@ def _digest(file: h5py.File) -> str:
     return digest.hexdigest()
 
 
-def valid(folder: Path, shard: int, *, fingerprint: str, sha256: str, count: int) -> bool:
-    """Whether the part of a shard is done.
+def find(folder: Path, shard: int, *, fingerprint: str, count: int) -> Found | None:
+    """The part of a shard, if it is done.
 
     Args:
         folder: of the parts.
         shard: its number.
         fingerprint: of the run.
-        sha256: of the shard's content.
         count: items of the shard; rows and failures together must make it.
     """
     try:
         with h5py.File(path_of(folder, shard)) as file:
             rows, failed = len(file["items/name"]), len(file["failures/name"])
-            return bool(
+            whole = (
                 file.attrs["fingerprint"] == fingerprint
                 and file.attrs["shard"] == shard
-                and file.attrs["shard_sha256"] == sha256
                 and rows + failed == count
                 and file.attrs[_CHECKSUM] == _digest(file)
             )
+            return Found(str(file.attrs["shard_sha256"]), rows, failed) if whole else None
     except (OSError, KeyError, ValueError, RuntimeError):
-        return False
+        return None
+
+
+def say(folder: Path, about: Mapping[str, Any]) -> None:
+    """Writes down what the parts of a folder are of, for :func:`said`."""
+    files.write_json(folder / _ABOUT, about)
+
+
+def said(folder: Path) -> dict[str, Any] | None:
+    """What the parts of a folder are of, where that can be read."""
+    try:
+        about: dict[str, Any] = json.loads((folder / _ABOUT).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return about
 
 
 def fingerprint_of(folder: Path) -> str | None:
@@ -147,9 +210,12 @@ def open_checked(folder: Path, shard: int) -> h5py.File:
     """Opens a part and checks it whole; the caller closes it.
 
     Raises:
-        StoreError: it is missing or damaged.
+        MissingPartError: it is not there.
+        StoreError: it is damaged.
     """
     path = path_of(folder, shard)
+    if not path.exists():
+        raise MissingPartError(f"{path} is missing: run the same command again")
     try:
         file = h5py.File(path)
         if file.attrs[_CHECKSUM] == _digest(file):

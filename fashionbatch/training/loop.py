@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from fashionbatch import files
 from fashionbatch.errors import StoppedError, TrainingError, UsageError
+from fashionbatch.interrupt import Interrupt, interrupts
 from fashionbatch.models import freeze
 from fashionbatch.training import checkpoint as checkpoints
 from fashionbatch.training import curves
 from fashionbatch.training.checkpoint import Checkpoint, Random
 from fashionbatch.training.distributed import Group, LostError, is_lost, lost
-from fashionbatch.training.interrupt import Interrupt, interrupts
 from fashionbatch.training.metrics import Metrics
 from fashionbatch.training.schedule import Schedule
 from fashionbatch.training.setup import Setup

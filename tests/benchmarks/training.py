@@ -112,7 +112,7 @@ def main() -> None:
                 if split in splits:
                     fashionbatch.predict(
                         given.folder, model=model, split=split, limit=given.limit,
-                        device=given.device, output=base / f"{split}.h5", resume=False,
+                        device=given.device, output=base / f"{split}.h5", restart=True,
                     )  # fmt: skip
 
         splits = fashionbatch.open_shards(given.folder).manifest.splits

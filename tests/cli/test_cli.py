@@ -84,13 +84,13 @@ def test_the_whole_line(cli, photos):
     trained = values(cli("train", *small))
     assert trained["run"] == "runs/photos-small-resnet-1"
     assert list(trained["val"]) == ["loss", "top1", "top3"]
-    predicted = values(cli("predict", "photos", "-j", 0, "--json"))
+    predicted = values(cli("predict", "photos", "-j", 1, "--json"))
     assert predicted["output"] == "predictions/photos-photos-small-resnet-1.h5"
     assert (predicted["items"], predicted["predicted"], predicted["failed"]) == (20, 20, 0)
     assert list(predicted) == [
         "output", "items", "predicted", "failed", "seconds", "images_per_second", "engine", "model",
     ]  # fmt: skip
-    again = cli("predict", "photos", "-j", 0)
+    again = cli("predict", "photos", "-j", 1)
     assert again.code == 0
     assert "nothing to do" in again.err
     drawn = values(cli("explain", "grad-cam", "photos", "--limit", 3, "--json"))
@@ -180,7 +180,7 @@ def test_broken_files(cli, photos, run):
     assert json.loads(result.out)["failed"] == 4
     lines = Path("d/failures.jsonl").read_text().splitlines()
     assert {json.loads(line)["name"] for line in lines} == names
-    result = cli("predict", "photos", "--model", run, "-o", "o.h5", "-j", 0, "--json")
+    result = cli("predict", "photos", "--model", run, "-o", "o.h5", "-j", 1, "--json")
     assert result.code == 3
     assert json.loads(result.out)["predicted"] == 20
     assert "Warning: bee/cut.jpg: decode: " in result.err
@@ -197,8 +197,8 @@ def test_only_broken_files(cli, tmp_path, run):
     (tmp_path / "p" / "a.jpg").write_text("no")
     only(cli("shard", "p", "-o", "d"), 1, "none of the 1 files")
     assert not Path("d").exists()
-    refused(cli("predict", "p", "--model", run, "-o", "o.h5", "-j", 0), 1, "none of the 1 files")
-    refused(cli("predict", "p", "--model", run, "-o", "o.h5", "-j", 0), 1, "none of the 1 files")
+    refused(cli("predict", "p", "--model", run, "-o", "o.h5", "-j", 1), 1, "none of the 1 files")
+    refused(cli("predict", "p", "--model", run, "-o", "o.h5", "-j", 1), 1, "none of the 1 files")
 
 
 def test_existing_outputs(cli, photos, run):
@@ -215,9 +215,9 @@ def test_existing_outputs(cli, photos, run):
     assert Path("mine/file").read_text() == "mine"
     Path("runs/a").mkdir(parents=True)
     only(cli(*SMALL, "--name", "a"), 2, "--exist-ok", "--resume")
-    assert cli("predict", "photos", "--model", run, "-o", "o.h5", "-j", 0).code == 0
+    assert cli("predict", "photos", "--model", run, "-o", "o.h5", "-j", 1).code == 0
     before = Path("o.h5").read_bytes()
-    refused(cli("predict", "photos", "--model", run, "-o", "o.h5", "--topk", 1), 2, "--no-resume")
+    refused(cli("predict", "photos", "--model", run, "-o", "o.h5", "--topk", 1), 2, "--restart")
     assert Path("o.h5").read_bytes() == before
 
 
@@ -226,7 +226,7 @@ def test_data_of_other_classes(cli, photos, run):
     cli("shard", "photos", "-o", "d")
     refused(cli("predict", "d", "--model", run), 1, "'ant'", "--ignore-labels")
     assert not Path("predictions").exists()
-    assert cli("predict", "d", "--model", run, "--ignore-labels", "-j", 0).code == 0
+    assert cli("predict", "d", "--model", run, "--ignore-labels", "-j", 1).code == 0
 
 
 BAD_OPTIONS = [
@@ -317,7 +317,7 @@ def test_names_are_inert(cli, tmp_path, run):
     Image.new("RGB", (9, 9)).save(folder / "[red]good.png")
     (folder / "\x1b[2Jbad\n.png").write_text("no")
     for arguments in (
-        ("predict", folder, "--model", run, "-o", "o.h5", "-j", 0),
+        ("predict", folder, "--model", run, "-o", "o.h5", "-j", 1),
         ("explain", "grad-cam", folder, "--model", run, "-o", "w"),
     ):
         result = cli(*arguments)

@@ -80,7 +80,7 @@ def predict(run: Path, tmp_path: Path) -> Predict:
 
     def go(path: Path) -> Predicted:
         output = tmp_path / "predictions" / "out.h5"
-        arguments = ["predict", path, "--model", run, "-o", output, "-j", 0, "--device", "cpu"]
+        arguments = ["predict", path, "--model", run, "-o", output, "-j", 1, "--device", "cpu"]
         with pytest.raises(SystemExit) as end:
             app.main([str(a) for a in (*arguments, "--no-resume", "--ignore-labels")])
         with h5py.File(output) as file:

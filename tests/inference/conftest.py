@@ -56,7 +56,7 @@ def predict(run: Path, tmp_path: Path) -> Callable[..., Any]:
 
     def go(source: Path, name: str = "out.h5", **options: Any) -> Path:
         output = tmp_path / name
-        values = {"model": run, "output": output, "workers": 0, "device": "cpu", "batch_size": 8}
+        values = {"model": run, "output": output, "workers": 1, "device": "cpu", "batch_size": 8}
         api.predict(source, **{**values, **options})
         return output
 

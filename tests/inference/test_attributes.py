@@ -112,7 +112,7 @@ def test_without_classes(tagger, predict, tmp_path):
     assert "warn" not in told
     again = api.predict(
         SAMPLE, model=tmp_path / "tagger-0", output=path, limit=9, topk=3, batch_size=8,
-        workers=0, device="cpu",
+        workers=1, device="cpu",
     )  # fmt: skip
     assert (again["predicted"], again["images_per_second"]) == (9, 0.0)
 

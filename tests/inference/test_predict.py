@@ -17,6 +17,7 @@ import webdataset
 from PIL import Image
 
 from fashionbatch import api
+from fashionbatch.builtin.engines import Eager
 from fashionbatch.config import PredictConfig
 from fashionbatch.errors import (
     ImageError,
@@ -25,10 +26,13 @@ from fashionbatch.errors import (
     UnknownNameError,
     UsageError,
 )
+from fashionbatch.inference import job as jobs
 from fashionbatch.inference import plan as plans
-from fashionbatch.inference import predict as prediction
+from fashionbatch.inference import stream as streams
+from fashionbatch.interrupt import Interrupt
 from fashionbatch.models import card as cards
 from fashionbatch.pipeline.decode import decode
+from fashionbatch.pipeline.pool import Loaded
 from fashionbatch.pipeline.transforms import fit
 from fashionbatch.store.reader import open_predictions
 from tests.inference.conftest import picture
@@ -66,7 +70,7 @@ def test_fits_the_model(run, catalogue, predict):
         assert found.labels.tolist() == [-1] * 21
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_broken_files_do_not_move_their_neighbours(catalogue, predict, workers):
     """Failed files are listed; no row ever belongs to another image."""
     broken = (0, 3, 4, 11, 20)
@@ -112,7 +116,7 @@ def test_parts_are_resumed(catalogue, predict, monkeypatch, tmp_path):
 
     with pytest.raises(Died):
         predict(folder, "cut.h5", tell=die)
-    parts = sorted(p.name for p in (tmp_path / "cut.h5.parts").iterdir())
+    parts = sorted(p.name for p in (tmp_path / "cut.h5.parts").glob("part-*"))
     assert parts == ["part-000000.h5", "part-000001.h5"]
     assert not (tmp_path / "cut.h5").exists()
     data = bytearray((tmp_path / "cut.h5.parts" / parts[0]).read_bytes())
@@ -144,7 +148,7 @@ def test_other_run_is_refused(catalogue, predict, tmp_path, monkeypatch):
     with pytest.raises(OutputExistsError, match="other images"):
         predict(folder)
     assert path.read_bytes() == before
-    predict(folder, resume=False)
+    predict(folder, restart=True)
     assert path.read_bytes() != before
 
 
@@ -178,7 +182,7 @@ def test_foreign_parts_are_refused(catalogue, predict, tmp_path, monkeypatch):
         predict(folder, tell=late)
     with pytest.raises(OutputExistsError, match="parts"):
         predict(folder, topk=1)
-    assert [p.name for p in (tmp_path / "out.h5.parts").iterdir()] == ["part-000000.h5"]
+    assert [p.name for p in (tmp_path / "out.h5.parts").glob("p*")] == ["part-000000.h5"]
 
 
 def test_something_else_at_the_output(catalogue, predict, tmp_path):
@@ -198,7 +202,7 @@ import sys
 from fashionbatch import api
 from fashionbatch.inference import plan
 plan.SLICE = 6
-options = {"workers": 0, "device": "cpu", "batch_size": 2}
+options = {"workers": 1, "device": "cpu", "batch_size": 2}
 api.predict(sys.argv[1], model=sys.argv[2], output=sys.argv[3], **options)
 """
 
@@ -354,6 +358,8 @@ def spoilt(run, monkeypatch):
             model, card = real(folder)
 
             def hook(module, inputs, outputs):
+                if len(outputs.logits) < 2:  # tried out
+                    return outputs
                 logits, bottleneck = outputs.logits.clone(), outputs.bottleneck.clone()
                 logits[1] = value if value != 1e6 else logits[1]
                 if value == 1e6:
@@ -450,10 +456,10 @@ def test_repaired_shard_is_predicted(packed, predict, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     predict(Path("packed"))  # the same shards by another path
     second.write_bytes(whole)
-    with pytest.raises(OutputExistsError, match=r"of 2 shards 1 damaged then and whole.*--no-res"):
+    with pytest.raises(OutputExistsError, match=r"of 2 shards 1 damaged then and whole.*--incr"):
         predict(packed)
     assert (tmp_path / "out.h5").read_bytes() == before
-    with open_predictions(predict(packed, resume=False)) as found:
+    with open_predictions(predict(packed, restart=True)) as found:
         assert (len(found), len(found.failures)) == (6, 0)
     second.write_bytes(whole[:-1024])
     with pytest.raises(OutputExistsError, match="1 whole then and damaged now"):
@@ -542,22 +548,34 @@ def test_memory_per_row(run):
         def label(self, row):
             return None
 
+    class Pool:
+        def batches(self, order):
+            for number, rows in enumerate(order):
+                failures = {place: ImageError("read", "gone") for place in range(len(rows))}
+                images = torch.zeros(300, 3, 28, 28, dtype=torch.uint8)
+                sha256 = np.zeros((len(rows), 32), np.uint8)
+                yield Loaded(number, rows, images, failures, sha256)
+
     rows = np.arange(300_000)
     units = [
-        plans.Unit(name=f"{i}", rows=mine, sha256=lambda: "")
+        plans.Unit(name=f"{i}", rows=mine, sha256=None)
         for i, mine in enumerate(np.split(rows, 1000))
     ]
     plan = plans.Plan(path=Path(), catalogue=Missing(), units=units)
-    card = cards.load_card(run)
-    config = PredictConfig(workers=0)
+    model, card = cards.load(run)
+    config = PredictConfig(batch_size=300, device="cpu")
+    made = []
     tracemalloc.start()
     try:
-        labels = prediction._labels(plan, card, config, lambda e, v: None)
-        prediction._fingerprint(plan, card, config, "eager", "cpu")
-        parts = prediction._parts(
-            plan, list(range(1000)), labels, card, config, None, 0, lambda e, v: None
-        )
-        assert len(next(parts).failures) == 300
+        job = jobs.prepare(plan, model, card, config, Path("x.h5"), lambda e, v: None)
+        stream = streams.Stream(
+            plan=plan, labels=job.labels, grid=job.grid, answers=job.answers,
+            engine=Eager(job.engine_job()), device=job.device, pool=Pool(), fingerprint="",
+            failures=streams.Failures(None, 0, lambda e, v: None), asked=Interrupt(),
+            tell=lambda e, v: None,
+        )  # fmt: skip
+        stream.run(range(1000), lambda part: made.append(len(part.failures)))
+        assert made == [300] * 1000
         assert tracemalloc.get_traced_memory()[1] < 20 * len(rows)
     finally:
         tracemalloc.stop()

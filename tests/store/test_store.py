@@ -26,15 +26,16 @@ def part(number, good, failed=(), seed=0, width=4):
     rows = len(good)
     features = draw.normal(size=(rows, width)).astype(np.float32)
     return parts.Part(
-        fingerprint="f", shard=number, sha256=f"s{number}", names=list(good),
+        fingerprint="f", shard=number, sha256=f"hash-of-{number}", names=list(good),
         keys=[f"{i:09d}" for i in range(rows)],
         labels=draw.integers(-1, 3, rows).astype(np.int32),
+        hashes=draw.integers(0, 256, (rows, 32)).astype(np.uint8),
         arrays={
             "predictions/topk_index": draw.integers(0, 3, (rows, 2)).astype(np.int32),
             "predictions/topk_probability": draw.random((rows, 2)).astype(np.float32),
             "features/pooled": features if rows else np.empty((0, 0), np.float32),
         },
-        failures=[(n, "k", "decode", f"why {n}") for n in failed],
+        failures=[parts.Failed(n, "k", "decode", f"why {n}", draw.bytes(32)) for n in failed],
     )  # fmt: skip
 
 
@@ -42,10 +43,7 @@ def write(folder, made):
     for p in made:
         parts.commit(folder, p)
     return [
-        merging.ShardEntry(
-            name=f"n{p.shard}", sha256=p.sha256, count=len(p.names) + len(p.failures)
-        )
-        for p in made
+        merging.ShardEntry(name=f"n{p.shard}", count=len(p.names) + len(p.failures)) for p in made
     ]
 
 
@@ -62,12 +60,10 @@ def test_round_trip(plan):
         made = [part(i, good, failed) for i, (good, failed) in enumerate(plan)]
         entries = write(folder, made)
         for p, e in zip(made, entries, strict=True):
-            assert parts.valid(folder, p.shard, fingerprint="f", sha256=e.sha256, count=e.count)
-            assert not parts.valid(folder, p.shard, fingerprint="g", sha256=e.sha256, count=e.count)
-            assert not parts.valid(folder, p.shard, fingerprint="f", sha256="x", count=e.count)
-            assert not parts.valid(
-                folder, p.shard, fingerprint="f", sha256=e.sha256, count=e.count + 1
-            )
+            found = parts.find(folder, p.shard, fingerprint="f", count=e.count)
+            assert found == (p.sha256, len(p.names), len(p.failures))
+            assert not parts.find(folder, p.shard, fingerprint="g", count=e.count)
+            assert not parts.find(folder, p.shard, fingerprint="f", count=e.count + 1)
         counts = merging.merge(folder, folder / "o.h5", entries, CLASSES, {"fingerprint": {"a": 1}})
         merging.merge(folder, folder / "p.h5", entries, CLASSES, {"fingerprint": {"a": 1}})
         assert (folder / "o.h5").read_bytes() == (folder / "p.h5").read_bytes()
@@ -82,7 +78,9 @@ def test_round_trip(plan):
             assert found.labels.tolist() == [v for p in made for v in p.labels.tolist()]
             assert found.classes == CLASSES
             assert found.fingerprint == {"a": 1}
-            assert found.shards == [(e.name, e.sha256, e.count) for e in entries]
+            assert found.shards == [
+                (e.name, p.sha256, e.count) for e, p in zip(entries, made, strict=True)
+            ]
             numbers = [p.shard for p in made for _ in p.names]
             assert found._file["items/shard"][()].tolist() == numbers
             for row, label in zip(found, found.labels, strict=True):
@@ -115,7 +113,7 @@ def test_flipped_bytes(tmp_path):
         data = bytearray(whole)
         data[place] ^= 1 << (place % 8)
         path.write_bytes(data)
-        valid = parts.valid(tmp_path, 0, fingerprint="f", sha256="s0", count=4)
+        valid = parts.find(tmp_path, 0, fingerprint="f", count=4) == ("hash-of-0", 3, 1)
         try:
             with parts.open_checked(tmp_path, 0) as file:
                 assert content(file) == expected
@@ -131,19 +129,22 @@ def test_flipped_bytes(tmp_path):
 def test_every_value_is_covered(tmp_path):
     """A flipped byte in any array or text is found out."""
     made = part(0, ["name-of-a", "name-of-b"], ["name-of-bad"], width=30)
+    made.arrays["predictions/topk_index"] += 123_456_789  # bytes that stand nowhere else
     write(tmp_path, [made])
     path = parts.path_of(tmp_path, 0)
     whole = path.read_bytes()
-    pieces = [a.tobytes() for a in made.arrays.values()] + [
+    pieces = [a.tobytes() for a in (*made.arrays.values(), made.hashes)] + [
+        made.failures[0].sha256,
+        b"hash-of-0",  # the hash of the shard
         b"name-of-a",
         b"name-of-bad",
         b"000000001",
     ]
     for piece, offset in itertools.product(pieces, (0, 3)):
         data = bytearray(whole)
-        data[whole.index(piece) + offset] ^= 1
+        data[whole.index(piece) + min(offset, len(piece) - 1)] ^= 1
         path.write_bytes(data)
-        assert not parts.valid(tmp_path, 0, fingerprint="f", sha256="s0", count=3)
+        assert not parts.find(tmp_path, 0, fingerprint="f", count=3)
         with pytest.raises(StoreError):
             parts.open_checked(tmp_path, 0)
 

@@ -1,0 +1,161 @@
+"""Which engine runs the network: the one asked for, or the quickest for this very job."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fashionbatch import registry
+from fashionbatch.errors import UsageError
+from fashionbatch.models.engine import Engine, EngineJob
+from fashionbatch.parse import parse_choice
+from fashionbatch.registry import Component
+from fashionbatch.specs import EngineSpec
+
+AUTO = "auto"
+#: what is always there, and what the others are measured against
+PLAIN = "eager"
+#: the share of the remaining time that a faster engine may save, for its preparation to be tried
+_SAVES = 0.5
+#: a new engine must be quicker by that much: below, the figures are noise
+_QUICKER = 0.97
+_TIMED = 3  # batches, and one to warm up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """An engine that is ready, and why it was taken.
+
+    Attributes:
+        engine: answers batches.
+        component: that it comes from.
+        options: that it was given.
+        seconds: of a batch, by engine, as far as they were timed.
+        left_out: why the others were not taken, by name.
+    """
+
+    engine: Engine
+    component: Component
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of the engine."""
+        return self.component.spec.name
+
+
+def provenance(component: Component, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's fingerprint says of its engine before that is made."""
+    return {**component.provenance, "options": dict(options)}
+
+
+def find(wanted: str, device: torch.device) -> tuple[Component, dict[str, Any]]:
+    """The engine that is asked for, and its options.
+
+    Raises:
+        UsageError: there is none of that name, or it cannot run here.
+    """
+    name, options = parse_choice(wanted)
+    component = registry.find("engine", name)
+    reason = missing(component, device)
+    if reason is not None:
+        raise UsageError(f"--engine {name} cannot run here: {reason}")
+    return component, options
+
+
+def missing(component: Component, device: torch.device) -> str | None:
+    """Why an engine cannot run on this machine, or ``None``."""
+    spec = component.spec
+    assert isinstance(spec, EngineSpec)
+    if device.type not in spec.devices:
+        return f"it runs on {' and '.join(spec.devices)}, not on {device.type}"
+    if spec.missing is None:
+        return None
+    reason: str | None = registry.resolve(spec.missing, requires=spec.requires)(device.type)
+    return reason
+
+
+def make(component: Component, options: Mapping[str, Any], job: EngineJob) -> Engine:
+    """The engine, ready for its first batch.
+
+    Raises:
+        UsageError: it cannot run this network.
+    """
+    try:
+        engine: Engine = registry.create(component, job, **options)
+    except ValueError as error:
+        raise UsageError(f"--engine {component.spec.name}: {error}") from error
+    return engine
+
+
+def quickest(job: EngineJob, batches: int) -> Chosen:
+    """Times the installed engines on batches of this job, as far as that can pay.
+
+    Args:
+        job: what is to be run.
+        batches: that are left to do.
+
+    Returns:
+        the engine with the shortest time for all that is left, its preparation included.
+    """
+    component = registry.find("engine", PLAIN)
+    chosen = Chosen(engine=make(component, {}, job), component=component)
+    seconds = {PLAIN: timed(chosen.engine, job)} if batches > _TIMED else {}
+    left_out: dict[str, str] = {}
+    # the quickest to prepare first: what it saves is not there to be saved by the next
+    for other in sorted(registry.components("engine"), key=_preparation):
+        name = other.spec.name
+        if name == PLAIN:
+            continue
+        reason = missing(other, job.device)
+        left = batches * min(seconds.values(), default=0.0)
+        if reason is None and left * _SAVES < _preparation(other):
+            reason = f"it takes {_preparation(other):.0f} s to get ready, for {left:.0f} s of work"
+        if reason is None:
+            try:
+                engine = make(other, {}, job)
+            except UsageError as error:
+                reason = str(error)
+        if reason is not None:
+            left_out[name] = reason
+            continue
+        seconds[name] = timed(engine, job)
+        if seconds[name] < seconds[chosen.name] * _QUICKER:
+            chosen.engine.close()
+            chosen = Chosen(engine=engine, component=other)
+        else:
+            engine.close()
+            left_out[name] = "it is not quicker"
+    return Chosen(
+        engine=chosen.engine,
+        component=chosen.component,
+        seconds=seconds,
+        left_out=left_out,
+    )
+
+
+def timed(engine: Engine, job: EngineJob) -> float:
+    """Seconds of a batch, as a rule."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, job.shape, dtype=torch.uint8, generator=generator)
+    images = images.to(memory_format=torch.channels_last)
+    seconds = []
+    for number in range(_TIMED + 1):
+        began = time.perf_counter()
+        for answer in engine.run(images):
+            answer.cpu()
+        if number:
+            seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+def _preparation(component: Component) -> float:
+    assert isinstance(component.spec, EngineSpec)
+    return component.spec.preparation

@@ -1,0 +1,211 @@
+"""A prediction, checked and ready: everything that can be known before an image is read."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fashionbatch import files
+from fashionbatch.config import PredictConfig
+from fashionbatch.errors import SourceError
+from fashionbatch.inference.answers import Answers
+from fashionbatch.inference.grid import Grid
+from fashionbatch.inference.plan import Plan, known_labels
+from fashionbatch.models import device as devices
+from fashionbatch.models.build import Classifier
+from fashionbatch.models.card import ModelCard, code_version
+from fashionbatch.models.engine import EngineJob
+from fashionbatch.models.features import NONE, FeatureTap, try_out
+from fashionbatch.parse import parse_most
+from fashionbatch.pipeline.batches import default_workers
+from fashionbatch.pipeline.pool import Limits
+from fashionbatch.store.merge import ShardEntry
+
+Tell = Callable[[str, dict[str, Any]], None]
+
+#: options that change what is stored
+_STORED = ("topk", "probabilities", "features", "feature_dtype", "ignore_labels")
+#: bytes of an item's name, key and hash in the file, beside the characters of the name
+_ITEM_BYTES = 96
+_SAMPLE = 1000  # names that the others are as long as
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is predicted, with what, and into which file.
+
+    Attributes:
+        plan: what there is to predict.
+        model: and its ``card``.
+        config: of the job.
+        output: the HDF5 file.
+        labels: int32, of every row of the units in order; -1 unknown.
+        device: to run on.
+        tap: the model, with the layer whose output is stored.
+        answers: what is stored.
+        grid: which images go through the network together.
+    """
+
+    plan: Plan
+    model: Classifier
+    card: ModelCard
+    config: PredictConfig
+    output: Path
+    labels: npt.NDArray[np.int32]
+    device: torch.device
+    tap: FeatureTap
+    answers: Answers
+    grid: Grid
+
+    @property
+    def precision(self) -> str:
+        """Of the numbers within the network."""
+        if self.config.precision != "auto":
+            return self.config.precision
+        if self.device.type != "cuda":
+            return "float32"
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+
+    @property
+    def workers(self) -> int:
+        """Processes that read and decode."""
+        return self.config.workers or max(1, default_workers(self.device.type))
+
+    @property
+    def limits(self) -> Limits:
+        """Of one image."""
+        config = self.config
+        return Limits(seconds=config.image_seconds, memory=int(config.image_memory * (1 << 30)))
+
+    @property
+    def most_failures(self) -> int | None:
+        """That the run may have."""
+        if self.config.max_failures is None:
+            return None
+        number, share = parse_most(self.config.max_failures)
+        return int(self.plan.items * number / 100) if share else int(number)
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """All that the numbers depend on, the engine aside."""
+        return {
+            "input": files.fingerprint(
+                [[u.name, files.fingerprint(u.rows.tolist())] for u in self.plan.units]
+            ),
+            "items": self.plan.items,
+            "model": self.card.sha256,
+            "preprocessing": self.card.preprocessing.to_json(),
+            "configuration": {name: getattr(self.config, name) for name in _STORED},
+            "batch_size": self.grid.batch_size,
+            "classes": list(self.card.classes),
+            "attributes": [asdict(a) for a in self.card.attributes],
+            "device": self.device.type,
+            "precision": self.precision,
+            "code": code_version(),
+        }
+
+    @property
+    def entries(self) -> list[ShardEntry]:
+        """What the output says of the units."""
+        return [ShardEntry(name=unit.name, count=unit.count) for unit in self.plan.units]
+
+    def engine_job(self) -> EngineJob:
+        """What an engine is made for."""
+        side = self.card.preprocessing.size
+        about = self.card.to_json()
+        structure = {k: v for k, v in about.items() if k not in ("metrics", "lineage")}
+        return EngineJob(
+            module=self.tap,
+            shape=(self.grid.batch_size, 3, side, side),
+            device=self.device,
+            precision=self.precision,
+            threads=len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1,
+            cache=_cache(),
+            key=files.fingerprint([structure, self.config.features]),
+        )
+
+    def bytes(self) -> int:
+        """About how many the output is going to have."""
+        rows = (row for unit in self.plan.units for row in unit.rows.tolist())
+        names = [len(self.plan.catalogue.name(r)) for r in itertools.islice(rows, _SAMPLE)]
+        each = self.answers.row_bytes + _ITEM_BYTES + (sum(names) / len(names) if names else 0)
+        return int(each * self.plan.items)
+
+
+def prepare(
+    plan: Plan, model: Classifier, card: ModelCard, config: PredictConfig, output: Path, tell: Tell
+) -> Job:
+    """Checks what can be checked before an image is read.
+
+    Raises:
+        SourceError: labels of other classes than the model's.
+        UsageError: there is no such device or layer.
+    """
+    labels = _labels(plan, card, config, tell)
+    device = devices.choose(config.device)
+    tap = FeatureTap(model, config.features)
+    shapes = try_out(tap, card.preprocessing.size)
+    answers = Answers(
+        config=config, card=card, feature_shape=None if config.features == NONE else shapes[2]
+    )
+    # a batch always has the same shape; a few images do not pay for the places of many
+    grid = Grid(plan.units, max(1, min(config.batch_size, sum(len(u.rows) for u in plan.units))))
+    return Job(
+        plan=plan,
+        model=model,
+        card=card,
+        config=config,
+        output=output,
+        labels=labels,
+        device=device,
+        tap=tap,
+        answers=answers,
+        grid=grid,
+    )
+
+
+def _cache() -> Path:
+    """Where engines keep what they made."""
+    try:
+        folder = files.cache_folder() / "engines"
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # no home, or a read-only one: made anew by every run then
+        folder = Path(tempfile.mkdtemp(prefix="fashionbatch-engines-"))
+    return folder
+
+
+def _labels(
+    plan: Plan, card: ModelCard, config: PredictConfig, tell: Tell
+) -> npt.NDArray[np.int32]:
+    # a model that learnt no category takes no side in what the classes are
+    used = bool(card.classes) and not config.ignore_labels
+    foreign = [c for c in plan.classes if c not in card.classes]
+    if foreign and used:
+        raise SourceError(
+            f"{plan.path} has {len(foreign)} classes that the model does not know "
+            f"({', '.join(map(repr, foreign[:3]))}{', ...' if len(foreign) > 3 else ''}): choose "
+            "another --model, or predict without its labels: --ignore-labels"
+        )
+    loose = plan.loose_classes
+    if loose and used and not set(loose) & set(card.classes):
+        text = (
+            f"the labels of {plan.path} ({', '.join(map(repr, loose[:3]))}"
+            f"{', ...' if len(loose) > 3 else ''}) are no classes of the model and are not stored"
+        )
+        tell("warn", {"text": text})
+    classes = () if config.ignore_labels else card.classes
+    labels = np.fromiter(known_labels(plan, classes), np.int32)
+    tell("labels", {"known": int((labels >= 0).sum()), "of": len(labels)})
+    return labels

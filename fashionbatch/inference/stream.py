@@ -1,0 +1,259 @@
+"""The streaming loop of a bulk prediction: images in, parts out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fashionbatch.errors import ImageError, SourceError, counted
+from fashionbatch.inference.answers import Answers
+from fashionbatch.inference.gathering import Gathering
+from fashionbatch.inference.grid import Grid, Rows, Share
+from fashionbatch.inference.plan import Plan
+from fashionbatch.inference.reuse import Reuse
+from fashionbatch.interrupt import Interrupt
+from fashionbatch.models.engine import Engine
+from fashionbatch.pipeline.pool import Loaded, Pool
+from fashionbatch.store.part import Part
+
+Tell = Callable[[str, dict[str, Any]], None]
+
+
+class StoppedHere(Exception):
+    """Somebody asked for an end; what was finished is committed."""
+
+
+class Failures:
+    """Counts and tells what fails, and ends a run in which too much does.
+
+    Args:
+        most: that may fail; ``None`` for any number.
+        already: failed in an earlier part of this run.
+        tell: gets ``("failed", {"name", "reason"})``.
+    """
+
+    def __init__(self, most: int | None, already: int, tell: Tell) -> None:
+        self.most, self.count, self.tell = most, already, tell
+
+    def add(self, name: str, reason: str) -> None:
+        """One more.
+
+        Raises:
+            SourceError: one too many.
+        """
+        self.count += 1
+        self.tell("failed", {"name": name, "reason": reason})
+        if self.most is not None and self.count > self.most:
+            raise SourceError(
+                f"{counted(self.count, 'item')} failed, the last one {name!r} ({reason}), and "
+                f"--max-failures allows {self.most}: what is finished is kept, and the same "
+                "command with a higher limit goes on"
+            )
+
+
+class Writer:
+    """Commits parts while the network goes on; a context manager.
+
+    Args:
+        commit: writes a part for good.
+    """
+
+    #: parts that wait to be written: more would only fill the memory
+    MOST = 2
+
+    def __init__(self, commit: Callable[[Part], None]) -> None:
+        self._commit = commit
+        self._thread = ThreadPoolExecutor(1, "writer")
+        self._waiting: deque[Future[None]] = deque()
+
+    def put(self, part: Part) -> None:
+        """Hands a part over; waits where the disk is slower than the network.
+
+        Raises:
+            OSError: an earlier one could not be written.
+        """
+        while len(self._waiting) >= self.MOST:
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(self._commit, part))
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # what is complete is written, also where the run ends with an error
+        self._thread.shutdown()
+        while self._waiting:
+            failed = self._waiting.popleft().exception()
+            if failed is not None and error is None:
+                raise failed
+
+
+class Stream:
+    """Predicts units.
+
+    Args:
+        plan: what there is.
+        labels: int32, of every row of the units in order.
+        grid: which images go through the network together.
+        answers: makes columns of what it says.
+        engine: runs it.
+        device: that it runs on.
+        pool: reads and decodes.
+        fingerprint: of the run, for its parts.
+        failures: counts.
+        asked: whether somebody wants an end.
+        tell: gets ``("progress", {"items"})``.
+        reuse: an earlier file to take rows from.
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: Plan,
+        labels: npt.NDArray[np.int32],
+        grid: Grid,
+        answers: Answers,
+        engine: Engine,
+        device: torch.device,
+        pool: Pool,
+        fingerprint: str,
+        failures: Failures,
+        asked: Interrupt,
+        tell: Tell,
+        reuse: Reuse | None = None,
+    ) -> None:
+        self.plan, self.labels, self.grid, self.answers = plan, labels, grid, answers
+        self.engine, self.pool, self.fingerprint = engine, pool, fingerprint
+        self.failures, self.asked, self.tell, self.reuse = failures, asked, tell, reuse
+        # a GPU works on a batch while the answers to the one before it are sorted in
+        self._lead = 1 if device.type == "cuda" else 0
+        self._starts = np.cumsum([0, *(len(unit.rows) for unit in plan.units)])
+        self._open: dict[int, Gathering] = {}
+        self._shares: deque[list[Share]] = deque()  # of the batches on their way
+
+    def run(self, pending: Sequence[int], put: Callable[[Part], None]) -> None:
+        """Predicts the pending units, and hands over the part of each.
+
+        Raises:
+            StoppedHere: somebody asked for an end.
+            SourceError: too much fails.
+        """
+        self._put = put
+        order = self._in_grid(pending) if self.reuse is None else self._what_is_new(pending)
+        running: deque[tuple[Loaded, tuple[Tensor, ...]]] = deque()
+        for loaded in self.pool.batches(order):
+            running.append((loaded, self.engine.run(self._pinned(loaded.images))))
+            if len(running) > self._lead:
+                self._sort_in(*running.popleft())
+            if self.asked:
+                raise StoppedHere
+        while running:
+            self._sort_in(*running.popleft())
+
+    def _pinned(self, images: Tensor) -> Tensor:
+        return images.pin_memory() if self._lead else images
+
+    def _in_grid(self, pending: Sequence[int]) -> Iterator[Rows]:
+        """The batches of a run that starts or goes on."""
+        wanted = set(pending)
+        waiting = deque(sorted(pending))
+
+        def open_to(last: int) -> None:
+            while waiting and waiting[0] <= last:
+                gathering = self._opened(waiting.popleft())
+                if gathering.complete:  # damaged, or empty
+                    self._finish(gathering)
+
+        for number in self.grid.numbers(pending):
+            shares = [share for share in self.grid.shares(number) if share.unit in wanted]
+            open_to(shares[-1].unit)
+            self._shares.append(shares)
+            yield self.grid.rows(number)
+        open_to(len(self.plan.units))
+
+    def _what_is_new(self, pending: Sequence[int]) -> Iterator[Rows]:
+        """Batches of what the earlier file does not know."""
+        assert self.reuse is not None
+        rows: list[Rows] = []
+        shares: list[Share] = []
+        count, size = 0, self.grid.batch_size
+        for number in pending:
+            gathering = self._opened(number)
+            places = np.empty(0, np.int64)
+            if gathering.unit.damage is None:
+                places = self.reuse.fill(gathering)
+            self._taken_over(gathering, len(places))
+            if gathering.complete:
+                self._finish(gathering)
+            while len(places):
+                chosen = places[: size - count]
+                places = places[len(chosen) :]
+                rows.append(gathering.unit.rows[chosen])
+                shares.append(Share(unit=number, places=chosen, offset=count))
+                count += len(chosen)
+                if count == size:
+                    self._shares.append(shares)
+                    yield np.concatenate(rows)
+                    rows, shares, count = [], [], 0
+        if count:
+            self._shares.append(shares)
+            yield np.concatenate(rows)
+
+    def _opened(self, number: int) -> Gathering:
+        unit, start = self.plan.units[number], int(self._starts[number])
+        labels = self.labels[start : start + len(unit.rows)]
+        gathering = Gathering(number, unit, self.plan.catalogue, self.answers, labels)
+        self._open[number] = gathering
+        for skipped in unit.skipped:
+            self.failures.add(skipped.name, skipped.reason)
+        if unit.damage is not None:
+            self.failures.add(unit.name, unit.damage)
+        given_up = unit.count if unit.damage is not None else len(unit.skipped)
+        if given_up:
+            self.tell("progress", {"items": given_up})
+        return gathering
+
+    def _taken_over(self, gathering: Gathering, left: int) -> None:
+        if gathering.unit.damage is None:
+            taken = len(gathering.unit.rows) - left
+            self.failures.count += gathering.failed - len(gathering.unit.skipped)
+            self.tell("progress", {"items": taken, "reused": taken})
+
+    def _sort_in(self, loaded: Loaded, answers: tuple[Tensor, ...]) -> None:
+        columns, refused = self.answers.columns(answers)
+        failed = {**refused, **loaded.failures}
+        for share in self._shares.popleft():
+            gathering = self._open[share.unit]
+            at = np.arange(share.offset, share.offset + len(share.places))
+            bad = np.array([place in failed for place in at.tolist()], bool)
+            good = at[~bad]
+            gathering.add(
+                share.places[~bad], {n: v[good] for n, v in columns.items()}, loaded.sha256[good]
+            )
+            for place, offset in zip(share.places[bad].tolist(), at[bad].tolist(), strict=True):
+                self._fail(gathering, place, failed[offset], loaded.sha256[offset].tobytes())
+            self.tell("progress", {"items": len(at)})
+            if gathering.complete:
+                self._finish(gathering)
+        loaded.release()
+
+    def _fail(self, gathering: Gathering, place: int, error: ImageError, sha256: bytes) -> None:
+        gathering.fail(place, error, sha256)
+        self.failures.add(self.plan.catalogue.name(int(gathering.unit.rows[place])), str(error))
+
+    def _finish(self, gathering: Gathering) -> None:
+        del self._open[gathering.number]
+        self._put(gathering.close(self.fingerprint))
