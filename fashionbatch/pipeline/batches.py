@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from fashionbatch.errors import FashionbatchError, ImageError
-from fashionbatch.pipeline.decode import decode
-from fashionbatch.pipeline.transforms import augment, fit
+from fashionbatch.pipeline.load import load
+from fashionbatch.pipeline.transforms import augment
 from fashionbatch.specs import Preprocessing
 
 _MOST_WORKERS = 8
@@ -151,7 +151,7 @@ class _Load:
         failures: list[tuple[int, ImageError]] = []
         for row in rows.tolist():
             try:
-                pixels[len(good)] = fit(decode(self.images.read(row)), self.preprocessing)
+                pixels[len(good)] = load(self.images.read(row), self.preprocessing)
                 good.append(row)
             except ImageError as error:
                 failures.append((row, error))

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
 
 #: JPEG markers of a frame header (ITU-T T.81, table B.1): all SOF but DHT, JPG and DAC
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PLAIN = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended and progressive, by Huffman's codes
+_SCAN = 0xDA  # image data follows
+_APP1 = 0xE1  # EXIF and XMP
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -68,20 +73,72 @@ _frame = struct.Struct(">HBHHB").unpack_from
 _segment = struct.Struct(">BBH").unpack_from
 
 
+class Jpeg(NamedTuple):
+    """What the segments in front of a JPEG's image data say.
+
+    Attributes:
+        width: in pixels, as stored.
+        height: likewise.
+        plain: Huffman-coded, baseline or progressive, grey or of three colours: what every decoder
+            of JPEGs reads in the same way.
+        tagged: it has EXIF or XMP, which may turn it.
+    """
+
+    width: int
+    height: int
+    plain: bool
+    tagged: bool
+
+
+def jpeg(data: bytes) -> Jpeg | None:
+    """What a JPEG's header says, or ``None`` where that is not certain.
+
+    Example:
+        >>> jpeg(open("hat.jpg", "rb").read())  # doctest: +SKIP
+        Jpeg(width=400, height=533, plain=True, tagged=False)
+    """
+    size: tuple[int, int] | None = None
+    plain = tagged = False
+    for marker, place in _segments(data):
+        if marker in _FRAMES:
+            if size is not None:
+                return None
+            size, parts = _size(data, place)
+            plain = marker in _PLAIN and parts != 4
+        elif marker == _SCAN:
+            return Jpeg(*size, plain, tagged) if size is not None else None
+        tagged = tagged or marker == _APP1
+    return None
+
+
 def _jpeg(data: bytes) -> tuple[str, int, int] | None:
+    for marker, place in _segments(data):
+        if marker in _FRAMES:
+            size, _ = _size(data, place)
+            return ("jpg", *size) if size is not None else None
+    return None
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and place of each segment with a length, up to the first of image data."""
     place, end = 2, len(data) - 9
     while place < end:
         first, marker, length = _segment(data, place)
         if first != 0xFF:
-            return None
+            return
         if marker == 0xFF:  # a fill byte
             place += 1
             continue
-        if marker in _FRAMES:
-            length, bits, height, width, parts = _frame(data, place + 2)
-            sound = bits == 8 and width and height and parts in (1, 3, 4)
-            return ("jpg", width, height) if sound and length == 8 + 3 * parts else None
-        if marker < 0xC0 or 0xD0 <= marker <= 0xDA:  # no segment with a length, or image data
-            return None
+        if marker < 0xC0 or 0xD0 <= marker < _SCAN:  # no segment with a length
+            return
+        yield marker, place + 2
+        if marker == _SCAN:
+            return
         place += 2 + length
-    return None
+
+
+def _size(data: bytes, place: int) -> tuple[tuple[int, int] | None, int]:
+    """Width and height, where they are certain, and the number of components."""
+    length, bits, height, width, parts = _frame(data, place)
+    sound = bits == 8 and width and height and parts in (1, 3, 4) and length == 8 + 3 * parts
+    return (width, height) if sound else None, parts

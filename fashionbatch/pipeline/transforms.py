@@ -70,9 +70,8 @@ def fit(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint
             min(image.height, box[3]),
         )
         return np.asarray(image.resize((side, side), resample, box=box))
-    if (left, top, width, height) == (0, 0, *image.size):
-        return np.asarray(image)
-    resized = image.resize((width, height), resample)
+    same = image.size == (width, height)
+    resized = image if same else image.resize((width, height), resample)
     if (width, height) == (side, side):
         return np.asarray(resized)
     canvas = Image.new("RGB", (side, side))

@@ -158,8 +158,7 @@ def test_default_workers_fit_the_machine() -> None:
 
 def test_shards_feed_batches(catalog: object, pack: object, tmp_path: Path) -> None:
     """Packed photographs come through two workers, each beside its own row."""
-    from fashionbatch.pipeline.decode import decode
-    from fashionbatch.pipeline.transforms import fit
+    from fashionbatch.pipeline.load import load
     from fashionbatch.shards.read import open_shards
 
     shards = open_shards(pack(catalog({"dress": 6, "hat": 6}))[0])  # type: ignore[operator]  # fixtures
@@ -167,5 +166,5 @@ def test_shards_feed_batches(catalog: object, pack: object, tmp_path: Path) -> N
     assert np.concatenate([b.rows for b in found]).tolist() == list(range(12))
     for batch in found:
         for row, image in zip(batch.rows.tolist(), batch.images, strict=True):
-            expected = fit(decode(shards.read(row)), SMALL)
+            expected = load(shards.read(row), SMALL)
             assert (image.permute(1, 2, 0).numpy() == expected).all()

@@ -98,6 +98,23 @@ def test_fault_26_half_a_jpeg() -> None:
             refused(data[:end])
 
 
+def test_fault_26_missing_pixels_before_an_end_marker() -> None:
+    """Fault 26: the decoder's warnings count; an end marker behind half a JPEG hides nothing."""
+    large = Image.fromarray(pixels(1, (480, 640)))
+    for progressive in (False, True):
+        data = encode(large, progressive=progressive)
+        assert "premature end" in refused(data[: len(data) // 2] + b"\xff\xd9").reason
+    restarts = encode(PHOTO, restart_marker_blocks=1)
+    assert "instead of RST" in refused(restarts.replace(b"\xff\xd3", b"\xff\xd5", 1)).reason
+
+
+def test_harmless_warnings_are_ignored() -> None:
+    """What the decoder warns of, such as stray bytes in front of the end, but no pixel needs."""
+    data = VALID["jpg"]
+    for end in (b"stray\xff\xd9", b"\xff\xd9 and a trailer"):
+        assert (array(data[:-2] + end) == array(data)).all()
+
+
 def test_fault_26_half_a_png_or_webp() -> None:
     """Fault 26, for the other formats."""
     for kind in ("png", "webp"):

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fashionbatch.pipeline.headers import is_whole, look, sniff
+from fashionbatch.pipeline.headers import Jpeg, is_whole, jpeg, look, sniff
 
 SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
 
@@ -165,3 +165,30 @@ def test_png_without_pixels_is_not_certain(size: tuple[int, int]) -> None:
     data = bytearray(encoded((4, 4), "RGB", "PNG"))
     struct.pack_into(">II", data, 16, *size)
     assert look(bytes(data)) is None
+
+
+@given(jpegs())
+def test_jpeg_headers_say_what_pillow_says(data: bytes) -> None:
+    """Size, colours and whether EXIF is there; of a header that was cut, nothing."""
+    image = Image.open(io.BytesIO(data))
+    assert jpeg(data) == Jpeg(*image.size, image.mode != "CMYK", "exif" in image.info)
+    scan = max(i for i in range(len(data)) if data.startswith(b"\xff\xda", i))
+    for end in range(0, min(scan, 700), 13):
+        found = jpeg(data[:end])
+        assert found is None or found == jpeg(data)
+
+
+def test_only_plain_jpegs_are_plain() -> None:
+    """Lossless and arithmetic coding are not; two frame headers are nothing certain."""
+    data = encoded((20, 10), "RGB", "JPEG")
+    frame = data.index(b"\xff\xc0")
+    for marker in range(0xC1, 0xD0):
+        changed = bytearray(data)
+        changed[frame + 1] = marker
+        found = jpeg(bytes(changed))
+        if marker in (0xC4, 0xC8, 0xCC):
+            assert found is None
+        else:
+            assert found == Jpeg(20, 10, marker in (0xC1, 0xC2), False)
+    header = data[frame : frame + 19]
+    assert jpeg(data[:frame] + header + data[frame:]) is None

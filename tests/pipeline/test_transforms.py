@@ -35,6 +35,13 @@ def test_any_image_fits(size: tuple[int, int], mode: str, filter: str, side: int
         assert (found == 255).all()
 
 
+@pytest.mark.parametrize("size", [(31, 32), (32, 31), (32, 32)])
+def test_images_that_need_a_border_only_get_it(size: tuple[int, int]) -> None:
+    """One pixel short of the input on one side, and of its length on the other."""
+    found = fit(Image.new("RGB", size, "white"), how("border"))
+    assert found.shape == (32, 32, 3) and (found == 255).sum() == size[0] * size[1] * 3
+
+
 @pytest.mark.parametrize("mode", CROP_MODES)
 @pytest.mark.parametrize("size", [(100_000, 1), (1, 100_000), (1, 1)])
 def test_extreme_shapes_fit(mode: str, size: tuple[int, int]) -> None:

@@ -1,0 +1,89 @@
+"""From image files to a network's input, in several ways; prints one table, writes JSON.
+
+    python tests/benchmarks/decode.py FOLDER [REPEATS] [--limit N] [--json FILE]
+
+All ways run one after the other in each repeat, on files that are in memory, and the medians are
+compared. One thread each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch.nn import functional
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from fashionbatch.pipeline.load import load
+from fashionbatch.pipeline.transforms import fit, placed
+from fashionbatch.specs import Preprocessing
+
+PREPROCESSING = Preprocessing()
+Way = Callable[[list[bytes]], None]
+
+
+def one_by_one(function: Callable[[bytes], object]) -> Way:
+    """Calls it with each file."""
+
+    def run(files: list[bytes]) -> None:
+        for data in files:
+            function(data)
+
+    return run
+
+
+def by_pillow(data: bytes) -> object:
+    """Pillow's decoder and resize, as anyone would write it."""
+    return fit(Image.open(io.BytesIO(data)).convert("RGB"), PREPROCESSING)
+
+
+def by_torchvision(data: bytes) -> object:
+    """torchvision's decoder, which refuses nothing, and torch's resize of bytes."""
+    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    image = decode_jpeg(encoded, mode=ImageReadMode.RGB)
+    _, _, width, height = placed((image.shape[2], image.shape[1]), PREPROCESSING)
+    size = [int(height), int(width)]
+    return functional.interpolate(image[None], size, mode="bilinear", antialias=True)
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("repeats", type=int, nargs="?", default=5)
+    parser.add_argument("--limit", type=int, default=500)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    paths = sorted(given.folder.rglob("*.jpg"))
+    files = [p.read_bytes() for p in paths[:: max(1, len(paths) // given.limit)][: given.limit]]
+    ways = {
+        "Pillow": one_by_one(by_pillow),
+        "torchvision": one_by_one(by_torchvision),
+        "load": one_by_one(lambda data: load(data, PREPROCESSING)),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(given.repeats):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way(files)
+            times[name].append(time.perf_counter() - began)
+    rates = {name: len(files) / statistics.median(t) for name, t in times.items()}
+    size = sum(map(len, files)) / 1e6
+    print(f"{len(files)} JPEGs, {size:.0f} MB, to {PREPROCESSING.size}, {given.repeats} repeats")
+    print(f"{'':28}{'img/s':>9}{'× Pillow':>10}")
+    for name, rate in rates.items():
+        print(f"{name:28}{rate:9,.0f}{rate / rates['Pillow']:10.2f}")
+    if given.json:
+        given.json.write_text(json.dumps({"items": len(files), "rates": rates}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
