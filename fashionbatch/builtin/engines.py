@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import os
+import shlex
 import shutil
-from collections.abc import Mapping
+import sys
+import sysconfig
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fashionbatch.errors import FashionbatchError
 from fashionbatch.models.engine import Engine, EngineJob
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class Eager(Engine):
@@ -24,10 +33,12 @@ class Eager(Engine):
     """
 
     def __init__(self, job: EngineJob) -> None:
-        self.job = job
+        self._job = job
         # the caller's module stays where it is, and as it is
-        self.module: nn.Module = copy.deepcopy(job.module).eval().to(job.device)
-        self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        module: nn.Module = copy.deepcopy(job.module).eval().to(job.device)
+        self._module: Callable[[Tensor], tuple[Tensor, ...]] = module.to(
+            memory_format=torch.channels_last
+        )
 
     @property
     def details(self) -> Mapping[str, Any]:
@@ -36,39 +47,121 @@ class Eager(Engine):
 
     def run(self, images: Tensor) -> tuple[Tensor, ...]:
         """See :class:`Engine`."""
-        job = self.job
+        job = self._job
         with (
             torch.inference_mode(),
             torch.autocast(
                 job.device.type, _DTYPES[job.precision], enabled=job.precision != "float32"
             ),
+            _threads(job.threads),
         ):
-            answers = self.module(images.to(job.device, non_blocking=True))
+            answers = self._module(images.to(job.device, non_blocking=True))
             return tuple(answer.float() for answer in answers)
+
+    def close(self) -> None:
+        """Frees the copy of the module."""
+        del self._module
 
 
 class Compiled(Eager):
     """``torch.compile`` with the weights frozen into the code: inductor folds batch normalization.
 
+    What inductor compiles is kept in the job's cache, unless ``TORCHINDUCTOR_CACHE_DIR`` is set: a
+    second run need not call the compiler.
+
     Args:
         job: what to run.
         max_autotune: let inductor try several kernels for each step; minutes of preparation.
+
+    Raises:
+        ValueError: the module cannot be compiled; one line.
     """
 
     def __init__(self, job: EngineJob, *, max_autotune: bool = False) -> None:
         super().__init__(job)
+        self._max_autotune = max_autotune
+        self._module = torch.compile(_alone(self._module), dynamic=False)
+        # in memory as the real ones are: the code is made for these strides
+        images = torch.zeros(job.shape, dtype=torch.uint8).to(memory_format=torch.channels_last)
+        try:
+            with _cache(job.cache):
+                self.run(images)
+        except (FashionbatchError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # dynamo and inductor wrap whatever they meet
+            raise ValueError(f"torch.compile cannot compile it ({_reason(error)})") from error
+
+    def run(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See :class:`Engine`."""
         from torch._inductor import config
 
-        # freezing is read when the code is made: in the first call, which happens here
-        with config.patch(freezing=True, max_autotune=max_autotune):
-            self.module = torch.compile(self.module, dynamic=False)
-            self.run(torch.zeros(job.shape, dtype=torch.uint8, device="cpu"))
+        # read when code is made: in the first call, and again if a global setting changes.
+        # torch.compile's own `options` come too late for dynamo, which then does not freeze
+        with config.patch(freezing=True, max_autotune=self._max_autotune):
+            return super().run(images)
 
 
 def compiler_missing(device: str) -> str | None:
-    """Why nothing can be compiled here."""
+    """Why nothing can be compiled here, or ``None``; looks for what inductor and triton call."""
     if device == "cuda":
-        return None if importlib.util.find_spec("triton") else "the package triton is not installed"
-    if not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        return "there is no C++ compiler"
+        if importlib.util.find_spec("triton") is None:
+            return "the package triton is not installed"
+        compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]
+        language = "C"
+    else:
+        default = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+        compilers = [os.environ.get("CXX") or default]
+        language = "C++"
+    if not any(shutil.which(shlex.split(compiler)[0]) for compiler in compilers):
+        return f"there is no {language} compiler ({' or '.join(compilers)})"
+    headers = Path(sysconfig.get_path("include"))
+    if sys.platform != "darwin" and not (headers / "Python.h").is_file():
+        return "Python's C headers are not installed (Python.h)"
     return None
+
+
+def _alone(module: Callable[[Tensor], tuple[Tensor, ...]]) -> Callable[..., Any]:
+    """The module as a function with a code object of its own.
+
+    Dynamo keeps what it compiled with the code object, at most eight times: modules of one class
+    share theirs, and the ninth would run uncompiled without a word. This one goes with its engine.
+    """
+
+    def forward(images: Tensor) -> tuple[Tensor, ...]:
+        return module(images)
+
+    return types.FunctionType(
+        forward.__code__.replace(), forward.__globals__, closure=forward.__closure__
+    )
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """That many threads for torch's operators, which are the whole process's."""
+    before = torch.get_num_threads()
+    if count == before:  # setting it empties oneDNN's cache
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _cache(folder: Path) -> Iterator[None]:
+    """Inductor's files below a folder, which has no other setting for it than the environment."""
+    if _CACHE in os.environ:
+        yield
+        return
+    os.environ[_CACHE] = str(folder / "inductor")
+    try:
+        yield
+    finally:
+        del os.environ[_CACHE]
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200]

@@ -1,0 +1,190 @@
+"""ONNX Runtime as an engine."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import fashionbatch
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from fashionbatch_onnxruntime import __version__
+from fashionbatch_onnxruntime.cache import Cache
+from fashionbatch_onnxruntime.export import Exported, export, versions
+
+#: How far an output may be from PyTorch's, as a share of the output's largest value in the batch.
+#: Adding in another order makes 1e-6, a step left out or a padding on the other side 1e-2 and more.
+#: For a logit of 20 it is 0.002, by which a probability moves at most 0.001: softmax changes half
+#: as much as the logit that changes most.
+TOLERANCE = 1e-4
+
+_ERRORS_ONLY = 3
+
+
+class OnnxRuntime(fashionbatch.Engine):
+    """ONNX Runtime, in float32.
+
+    The network is exported, its answers to one batch are compared with PyTorch's, and it is kept in
+    the job's cache; with the same weights, code and versions it is read from there.
+
+    Args:
+        job: what to run. Without a key nothing is kept.
+
+    Raises:
+        ValueError: another precision is asked for, ONNX Runtime cannot use the device, the network
+            cannot be exported, or its answers differ from PyTorch's by more than
+            :data:`TOLERANCE`.
+    """
+
+    def __init__(self, job: fashionbatch.EngineJob) -> None:
+        if job.precision != "float32":
+            raise ValueError(
+                f"the engine onnxruntime computes in float32 only, not {job.precision}: "
+                "leave --precision out, or choose another engine"
+            )
+        cache = Cache(job.cache, self._key(job)) if job.key else None
+        exported = cache.read() if cache else None
+        if exported is None:
+            images = photographs(job.shape)
+            expected = _answers(job.module, images)
+            exported = export(job.module, images, tuple(tuple(a.shape) for a in expected))
+            self._start(job, exported)
+            compared = compare(expected, self.run(images))
+            if cache:
+                cache.write(exported, compared)
+        else:
+            self._start(job, exported)
+
+    @staticmethod
+    def _key(job: fashionbatch.EngineJob) -> dict[str, Any]:
+        return {
+            "module": job.key,
+            "plugin": __version__,
+            "shape": job.shape,
+            # of the comparison, which is not made again
+            "device": job.device.type,
+            "machine": platform.machine(),
+            "onnxruntime": onnxruntime.__version__,
+            **versions(),
+        }
+
+    def _start(self, job: fashionbatch.EngineJob, exported: Exported) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _ERRORS_ONLY
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.intra_op_num_threads = job.threads
+        options.inter_op_num_threads = 1
+        # a thread that spins while it waits takes the core from those that decode
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        provider, settings = _provider(job.device)
+        try:
+            session = onnxruntime.InferenceSession(
+                exported.data, options, providers=[(provider, settings)]
+            )
+        except Exception as error:  # pybind hands over C++'s errors under many types
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise ValueError(f"ONNX Runtime cannot load the network ({reason})") from error
+        if session.get_providers()[0] != provider:  # it falls back to the CPU with a log message
+            raise ValueError(
+                f"ONNX Runtime cannot use {job.device}: its {provider} does not load here "
+                "(is its CUDA version the one that is installed?)"
+            )
+        session.disable_fallback()
+        self._session = session
+        self._input = session.get_inputs()[0].name
+        self._outputs = exported.outputs
+
+    def run(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See :class:`fashionbatch.Engine`; the answers lie on the CPU."""
+        # a view, where the images lie channels last; otherwise ONNX Runtime makes a copy
+        pixels = images.permute(0, 2, 3, 1).numpy()
+        given = iter(self._session.run(None, {self._input: pixels}))
+        return tuple(
+            torch.from_numpy(next(given)) if all(shape) else torch.empty(shape)
+            for shape in self._outputs
+        )
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """Versions of ONNX Runtime and of what wrote the network."""
+        return {"onnxruntime": onnxruntime.__version__, **versions()}
+
+    def close(self) -> None:
+        """Frees the network."""
+        del self._session
+
+
+def photographs(shape: tuple[int, int, int, int]) -> Tensor:
+    """Images with a photograph's smooth areas, edges and grain; always the same ones.
+
+    Args:
+        shape: ``(B, 3, H, W)``.
+
+    Returns:
+        uint8, channels last in memory.
+    """
+    batch, channels, height, width = shape
+    random = torch.Generator().manual_seed(0)
+    areas = torch.rand(batch, channels, 5, 5, generator=random) * 255
+    smooth = nn.functional.interpolate(areas, (height, width), mode="bilinear")
+    edges = nn.functional.interpolate(areas.flip(0, 2), (height, width), mode="nearest")
+    grain = torch.randn(shape, generator=random) * 4
+    pixels = (0.7 * smooth + 0.3 * edges + grain).clamp(0, 255).to(torch.uint8)
+    return pixels.to(memory_format=torch.channels_last)
+
+
+def compare(expected: tuple[Tensor, ...], got: tuple[Tensor, ...]) -> dict[str, Any]:
+    """Holds answers against PyTorch's.
+
+    Args:
+        expected: PyTorch's.
+        got: of the same shapes.
+
+    Returns:
+        ``{"tolerance", "differences"}``: of each output, the largest difference as a share of the
+        output's largest value. What is NaN or infinite must be so in both, and is left out.
+
+    Raises:
+        ValueError: an output differs by more than :data:`TOLERANCE`.
+    """
+    differences = [_difference(a, b) for a, b in zip(expected, got, strict=True)]
+    worst = max(differences, default=0.0)
+    if not worst <= TOLERANCE:
+        raise ValueError(
+            f"ONNX Runtime's answers differ from PyTorch's by {worst:.1e} of the largest value "
+            f"(at most {TOLERANCE:.0e} is accepted): choose another engine for this network"
+        )
+    return {"tolerance": TOLERANCE, "differences": differences}
+
+
+def _difference(expected: Tensor, got: Tensor) -> float:
+    finite = expected.isfinite()
+    if not torch.equal(finite, got.isfinite()):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    largest = expected[finite].abs().max().item()
+    apart = (expected[finite] - got[finite]).abs().max().item()
+    return apart / largest if largest else apart
+
+
+def _answers(module: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+    with torch.inference_mode():
+        return tuple(answer.float() for answer in module(images))
+
+
+def _provider(device: torch.device) -> tuple[str, dict[str, str]]:
+    """The execution provider of a device, and its settings."""
+    if device.type == "cpu":
+        return "CPUExecutionProvider", {}
+    if device.type == "cuda":
+        return "CUDAExecutionProvider", {
+            "device_id": str(device.index or 0),
+            # kernels that are chosen by a measurement could be others in the next run
+            "cudnn_conv_algo_search": "HEURISTIC",
+            "use_tf32": "0",  # its 10 bits are not float32
+        }
+    raise ValueError(f"the engine onnxruntime does not run on {device.type}: choose another engine")
