@@ -70,6 +70,21 @@ class TrainTeller(Teller):
         behind = f", behind step {values['step']:,}" if values["step"] else ""
         say(f"resuming at epoch {self.epoch}{behind}")
 
+    def on_finished(self, values: dict[str, Any]) -> None:
+        """There was nothing left to train."""
+        where = f"{self.run} is finished: it"
+        if values["stopped_early"]:
+            say(
+                f"{where} stopped early behind epoch {values['epochs']:,} of {self.epochs:,}. To "
+                f"train further, begin a new run from its weights: --weights {self.run}, with "
+                "another --name and without --resume"
+            )
+        else:
+            say(
+                f"{where} has done epoch {values['epochs']:,}, its last. To train further, give "
+                "more --epochs"
+            )
+
     def on_memory(self, values: dict[str, Any]) -> None:
         """A step was too large for the memory."""
         say(f"out of memory: going on with a micro-batch of {values['micro_batch']:,}")

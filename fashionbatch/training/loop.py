@@ -104,7 +104,11 @@ class Loop:
         restored: Checkpoint | None = None
         if resume:
             restored = progress.restore()
-            setup.tell("resumed", {"epoch": progress.epoch + 1, "step": progress.step})
+            if progress.over:
+                early = progress.result.stopped_early
+                setup.tell("finished", {"epochs": progress.epoch, "stopped_early": early})
+            else:
+                setup.tell("resumed", {"epoch": progress.epoch + 1, "step": progress.step})
         while not progress.over:
             self._get_ready(restored)
             restored = None

@@ -117,6 +117,19 @@ def test_what_comes_between(tell: TrainTeller, capsys: pytest.CaptureFixture[str
         ("disk", {"bytes": 3 * 2**30, "path": "runs/.features/a"}, "3 GiB of activations go to"),
         ("resumed", {"epoch": 4, "step": 0}, "resuming at epoch 4\n"),
         ("resumed", {"epoch": 4, "step": 1200}, "resuming at epoch 4, behind step 1,200\n"),
+        (
+            "finished",
+            {"epochs": 4, "stopped_early": True},
+            "runs/x-1 is finished: it stopped early behind epoch 4 of 9. To train further, begin a "
+            "new run from its weights: --weights runs/x-1, with another --name and without "
+            "--resume\n",
+        ),
+        (
+            "finished",
+            {"epochs": 9, "stopped_early": False},
+            "runs/x-1 is finished: it has done epoch 9, its last. To train further, give more "
+            "--epochs\n",
+        ),
         ("memory", {"micro_batch": 16}, "out of memory: going on with a micro-batch of 16\n"),
     ):
         tell(event, values)
