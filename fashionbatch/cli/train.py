@@ -51,7 +51,13 @@ class TrainTeller(Teller):
 
     def on_disk(self, values: dict[str, Any]) -> None:
         """So much is going to be written."""
-        say(f"{size(values['bytes'])} of activations go to {values['path']}")
+        kept = ""
+        if values["kept"]:
+            kept = (
+                f"; earlier ones take {size(values['kept'])} (`fashionbatch features` lists them, "
+                "`fashionbatch features clear` removes them)"
+            )
+        say(f"{size(values['bytes'])} of activations go to {values['path']}{kept}")
 
     def on_features(self, values: dict[str, Any]) -> None:
         """Features of the frozen base are being computed."""

@@ -69,6 +69,9 @@ class Images:
         outputs: Outputs = self.model(inputs[0])
         return outputs
 
+    def close(self) -> None:
+        """See :class:`fashionbatch.training.task.Task`; the data set is its owner's to close."""
+
     def _batches(self, order: Order) -> Iterator[TrainingBatch]:
         for batch in batches(self.shards, order, self.preprocessing, workers=self.workers):
             self.failed.update((row, str(error)) for row, error in batch.failures)

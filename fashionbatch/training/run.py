@@ -74,6 +74,7 @@ def train(job: Job, folder: Path, tell: Tell) -> dict[str, Any]:
         result = training.run(resume=config.resume)
         metrics = _measured(job, training)
     finally:
+        task.close()
         for logger in loggers:
             logger.close()
     trainable = freeze.trainable_parameters(job.model)

@@ -43,3 +43,7 @@ class Task(Protocol):
     def forward(self, inputs: tuple[Tensor, ...]) -> Outputs:
         """Runs what is trained."""
         ...
+
+    def close(self) -> None:
+        """Lets go of the files that it has open; no batch is asked for any more."""
+        ...

@@ -284,7 +284,7 @@ def test_prefix_cache_trains_as_without(train, tmp_path):
     told = [values for event, values in events if event == "disk"]
     [own] = (tmp_path / ".features").iterdir()
     parts = sum(p.stat().st_size for p in own.glob("part-*.h5"))
-    assert told == [{"bytes": parts, "path": str(own)}]
+    assert told == [{"bytes": parts, "path": str(own), "kept": 0}]
     first, second = weights(tmp_path / "start"), weights(tmp_path / "cached")
     changed = {k for k in first if not torch.equal(first[k], second[k])}
     assert any(k.startswith("backbone.blocks.2.conv1") for k in changed)
