@@ -46,6 +46,7 @@ def make_task(
         preprocessing=job.preprocessing,
         augment=job.augment,
         workers=job.workers,
+        device=job.device,
         group=job.group,
     )
     return images, images.failed

@@ -167,12 +167,13 @@ class Loop:
                     group["lr"] = rate * group.get("scale", 1.0)
                 # several processes stop and save at the same step: all hear of it with the next one
                 flags = torch.tensor([float(bool(asked)), float(progress.due)])
+                batch = batch.to(setup.device)
                 try:
                     outputs, loss, flags = stepper.step(batch, flags)
                 except NotFiniteError as error:
                     raise self._not_finite(batch, error.loss) from error
                 stop, due = bool(flags[0]), bool(flags[1])
-                targets = batch.targets.to(setup.device)
+                targets = batch.targets
                 progress.metrics.update(outputs, targets, torch.tensor(loss), len(targets))
                 self._log(steps, rate, loss)
             progress.step += 1

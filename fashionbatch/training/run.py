@@ -224,5 +224,6 @@ def _class_weights(job: Job) -> Tensor | None:
 
 def _is_bfloat16(precision: str, device: torch.device) -> bool:
     if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+        # older GPUs emulate it, many times as slowly
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return precision == "bfloat16"

@@ -53,8 +53,9 @@ class Validation:
             setup.model.eval()
             for batch in self.task.batches(split):
                 if len(batch.targets):
+                    batch = batch.to(setup.device)
+                    targets = batch.targets
                     outputs = stepper.evaluate(batch.inputs)
-                    targets = batch.targets.to(setup.device)
                     norms = loss.norms(targets)
                     parts = loss.parts(outputs, targets)
                     sums += torch.cat([parts.double().cpu(), norms.double()])

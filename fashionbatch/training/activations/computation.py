@@ -24,6 +24,7 @@ from fashionbatch import files
 from fashionbatch.errors import TrainingError
 from fashionbatch.models.build import Classifier
 from fashionbatch.models.cut import Crossing, Cut
+from fashionbatch.models.device import moved
 from fashionbatch.pipeline.batches import Order, batches
 from fashionbatch.shards.read import ShardSet
 from fashionbatch.specs import Preprocessing
@@ -239,12 +240,18 @@ class _Passes:
             order = Order(batches=listed, augment=self.views.augment, seed=(self.views.seed, copy))
         following = iter(chosen)
         collected = Collected(part=next(following), crossing=self.cut.crossing)
-        loaded = batches(self.shards, order, self.preprocessing, workers=self.workers)
+        loaded = batches(
+            self.shards,
+            order,
+            self.preprocessing,
+            workers=self.workers,
+            pinned=self.device.type == "cuda",
+        )
         for batch in loaded:
             collected.failed.update((row, str(error)) for row, error in batch.failures)
             if len(batch.rows):
                 with torch.inference_mode():
-                    pixels = self.model.normalized(batch.images.to(self.device))
+                    pixels = self.model.normalized(moved(batch.images, self.device))
                     collected.add(batch.rows, self.cut.prefix(pixels))
             if len(listed[batch.number]):
                 self.progress(len(listed[batch.number]))
