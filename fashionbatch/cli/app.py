@@ -13,6 +13,7 @@ from fashionbatch.cli import (
     backbones,
     demo,
     explain,
+    features,
     inspect,
     plugins,
     predict,
@@ -38,6 +39,7 @@ for module in (demo, shard, inspect, verify, train, predict, explain):
     module.add_to(app)
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(features.app, name="features")
 app.add_typer(plugins.app, name="plugins")
 
 

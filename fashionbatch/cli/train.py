@@ -51,7 +51,13 @@ class TrainTeller(Teller):
 
     def on_disk(self, values: dict[str, Any]) -> None:
         """So much is going to be written."""
-        say(f"{size(values['bytes'])} of activations go to {values['path']}")
+        kept = ""
+        if values["kept"]:
+            kept = (
+                f"; earlier ones take {size(values['kept'])} (`fashionbatch features` lists them, "
+                "`fashionbatch features clear` removes them)"
+            )
+        say(f"{size(values['bytes'])} of activations go to {values['path']}{kept}")
 
     def on_features(self, values: dict[str, Any]) -> None:
         """Features of the frozen base are being computed."""
@@ -69,6 +75,21 @@ class TrainTeller(Teller):
         self.epoch = values["epoch"]
         behind = f", behind step {values['step']:,}" if values["step"] else ""
         say(f"resuming at epoch {self.epoch}{behind}")
+
+    def on_finished(self, values: dict[str, Any]) -> None:
+        """There was nothing left to train."""
+        where = f"{self.run} is finished: it"
+        if values["stopped_early"]:
+            say(
+                f"{where} stopped early behind epoch {values['epochs']:,} of {self.epochs:,}. To "
+                f"train further, begin a new run from its weights: --weights {self.run}, with "
+                "another --name and without --resume"
+            )
+        else:
+            say(
+                f"{where} has done epoch {values['epochs']:,}, its last. To train further, give "
+                "more --epochs"
+            )
 
     def on_memory(self, values: dict[str, Any]) -> None:
         """A step was too large for the memory."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from fashionbatch.errors import UsageError
 
 
 def choose(name: str, number: int | None = None) -> torch.device:
     """``auto`` takes the first GPU there is, else the CPU.
+
+    A GPU that has a number becomes this process's current one: random states, pinned memory and
+    compiled code go by that.
 
     Args:
         name: as the user gave it.
@@ -18,7 +22,7 @@ def choose(name: str, number: int | None = None) -> torch.device:
         UsageError: there is no such device here.
     """
     if name in ("auto", "cuda") and number is not None and torch.cuda.is_available():
-        return torch.device("cuda", number)
+        return _current(torch.device("cuda", number))
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -31,4 +35,19 @@ def choose(name: str, number: int | None = None) -> torch.device:
             f"--device {name}: this machine has no such device "
             f"({str(error).strip().splitlines()[0]}); write --device cpu or auto"
         ) from error
+    return _current(device)
+
+
+def _current(device: torch.device) -> torch.device:
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
     return device
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device; a GPU fetches it from pinned memory while this process goes on."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    if tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()  # itself, where a loader's thread has pinned it
+    return tensor.to(device, non_blocking=True)

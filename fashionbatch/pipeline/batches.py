@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,6 +51,10 @@ class Batch:
     images: Tensor
     failures: tuple[tuple[int, ImageError], ...] = ()
 
+    def pin_memory(self) -> Batch:
+        """With its images where a GPU can fetch them from; torch's loader calls this."""
+        return replace(self, images=self.images.pin_memory())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
@@ -75,7 +79,12 @@ class Order:
 
 
 def batches(
-    images: Images, order: Order, preprocessing: Preprocessing, *, workers: int
+    images: Images,
+    order: Order,
+    preprocessing: Preprocessing,
+    *,
+    workers: int,
+    pinned: bool = False,
 ) -> Iterator[Batch]:
     """Yields every batch of ``order``, in order.
 
@@ -84,6 +93,7 @@ def batches(
         order: which rows make which batch.
         preprocessing: fits each image to the input.
         workers: processes that read and decode; 0 does it in this one.
+        pinned: with their images in page-locked memory, for a GPU; a thread of its own copies them.
 
     Raises:
         FashionbatchError: whatever ``images`` raises other than ImageError.
@@ -94,6 +104,7 @@ def batches(
         batch_size=None,
         num_workers=min(workers, len(order.batches) - order.start),
         worker_init_fn=_quiet_worker,
+        pin_memory=pinned,
         # the loader draws a seed: not from the generator that a resumed training goes on with
         generator=torch.Generator(),
     )

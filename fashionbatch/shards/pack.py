@@ -91,7 +91,7 @@ class Packer:
         try:
             records = [spool.record(offset) for offset in task.offset.tolist()]
             digest = hashlib.sha256(files.fingerprint([task.file, task.key, self.classes]).encode())
-            digest.update(files.fingerprint(dict(self.settings)).encode())
+            digest.update(files.fingerprint([dict(self.settings), self.unknown]).encode())
             digest.update(task.group.tobytes())
             items = [spool.item(record) for record in records]
             for record, item in zip(records, items, strict=True):

@@ -65,6 +65,10 @@ class Cached:
         outputs: Outputs = self.model.head(self.tail(tuple(_laid_out(t) for t in inputs)))
         return outputs
 
+    def close(self) -> None:
+        """See :class:`fashionbatch.training.task.Task`."""
+        self.activations.close()
+
     def _batch(self, rows: Rows, copy: int) -> TrainingBatch:
         places = self.activations.places(rows, copy)
         good = rows[places >= 0]

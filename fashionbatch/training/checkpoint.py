@@ -138,7 +138,8 @@ class Random:
             "torch": torch.get_rng_state(),
             "numpy": torch.from_numpy(np.asarray(words).astype(np.int64)),
         }
-        if torch.cuda.is_available():
+        # else nothing was drawn there, and asking would wake it
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's is not annotated
             tensors["cuda"] = torch.cuda.get_rng_state()
         version, numbers, gauss = random.getstate()
         return cls(
@@ -200,10 +201,16 @@ def restore_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) 
         for group in saved["groups"]
     ]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if isinstance(value, Tensor) and value.ndim > 1 and value.shape == parameter.shape:
+                # files know one layout only, and steps over several are slower on a GPU
+                values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python, numpy and torch."""
+    """Seeds Python, numpy and torch; cuDNN takes what gives the same sum each time."""
+    torch.backends.cudnn.deterministic = True
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

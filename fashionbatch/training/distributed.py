@@ -121,7 +121,12 @@ def group(device: str) -> Iterator[Group]:
     mine = Group(
         int(os.environ["RANK"]), int(world), int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
     )
-    cuda = device.split(":")[0] in ("auto", "cuda") and torch.cuda.is_available()
+    if ":" in device:
+        raise UsageError(
+            f"--device {device}: {world} processes take a GPU each: write --device "
+            f"{device.split(':')[0]}"
+        )
+    cuda = device in ("auto", "cuda") and torch.cuda.is_available()
     if cuda:
         if mine.local_rank >= torch.cuda.device_count():
             raise UsageError(

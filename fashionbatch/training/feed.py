@@ -10,7 +10,7 @@ import numpy as np
 
 from fashionbatch.errors import TrainingError
 from fashionbatch.models.cut import cut
-from fashionbatch.training.activations import computation
+from fashionbatch.training.activations import computation, kept
 from fashionbatch.training.activations.computation import Views
 from fashionbatch.training.activations.reader import Activations
 from fashionbatch.training.cached import Cached
@@ -27,8 +27,9 @@ def make_task(
     Args:
         job: as prepared.
         folder: the run's; activations go to ``.features`` beside it.
-        tell: gets ``("disk", {"bytes", "path"})``, ``("features", {"done", "of"})`` and
-            ``("reused", {"path"})``.
+        tell: gets ``("disk", {"bytes", "path", "kept"})`` with the bytes that all earlier
+            computations take together, ``("features", {"done", "of"})`` and ``("reused",
+            {"path"})``.
 
     Raises:
         TrainingError: no image can be used, or the activations do not fit on the disk.
@@ -45,6 +46,7 @@ def make_task(
         preprocessing=job.preprocessing,
         augment=job.augment,
         workers=job.workers,
+        device=job.device,
         group=job.group,
     )
     return images, images.failed
@@ -56,13 +58,16 @@ def _cached(
     config, group = job.config, job.group
     parts = cut(job.model.backbone, job.component.spec.name, job.preprocessing.size)
     views = _views(job)
-    cache = folder.parent / ".features"
+    cache = folder.parent / kept.FOLDER
     done = 0
 
     def progress(count: int) -> None:
         nonlocal done
         done += count
         tell("features", {"done": done, "of": len(views)})
+
+    def planned(size: int, path: Path) -> None:
+        tell("disk", {"bytes": size, "path": str(path), "kept": kept.size(cache)})
 
     def compute() -> Activations:
         return computation.compute(
@@ -75,7 +80,7 @@ def _cached(
             backbone={**job.component.provenance, "bottleneck": config.bottleneck},
             workers=job.workers,
             device=job.device,
-            planned=lambda size, path: tell("disk", {"bytes": size, "path": str(path)}),
+            planned=planned,
             progress=progress,
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from fashionbatch.models.build import Classifier, Outputs
@@ -32,6 +33,7 @@ class Images:
         preprocessing: fits the images.
         augment: of the training images.
         workers: processes that decode.
+        device: that the batches go to.
         group: the processes that share each batch.
         failed: images that could not be used so far, by row.
     """
@@ -44,6 +46,7 @@ class Images:
     preprocessing: Preprocessing
     augment: str
     workers: int
+    device: torch.device = field(default=torch.device("cpu"))
     group: Group = field(default_factory=Group)
     failed: dict[int, str] = field(default_factory=dict)
 
@@ -69,8 +72,17 @@ class Images:
         outputs: Outputs = self.model(inputs[0])
         return outputs
 
+    def close(self) -> None:
+        """See :class:`fashionbatch.training.task.Task`; the data set is its owner's to close."""
+
     def _batches(self, order: Order) -> Iterator[TrainingBatch]:
-        for batch in batches(self.shards, order, self.preprocessing, workers=self.workers):
+        for batch in batches(
+            self.shards,
+            order,
+            self.preprocessing,
+            workers=self.workers,
+            pinned=self.device.type == "cuda",
+        ):
             self.failed.update((row, str(error)) for row, error in batch.failures)
             yield TrainingBatch(
                 inputs=(batch.images,),

@@ -19,13 +19,15 @@ from fashionbatch.models import card as cards
 from fashionbatch.models import freeze
 from fashionbatch.models.card import ModelCard
 from fashionbatch.parse import parse_unfreeze
-from fashionbatch.training import components, loop
+from fashionbatch.training import components
 from fashionbatch.training.checkpoint import load_last, seed_everything
 from fashionbatch.training.feed import make_task
 from fashionbatch.training.job import Job
 from fashionbatch.training.labels import balanced_weights
 from fashionbatch.training.logger import Logger
+from fashionbatch.training.loop import Loop
 from fashionbatch.training.metrics import Metrics
+from fashionbatch.training.progress import Result, refuse_other
 from fashionbatch.training.setup import Setup
 from fashionbatch.training.targets import Loss
 
@@ -58,7 +60,7 @@ def train(job: Job, folder: Path, tell: Tell) -> dict[str, Any]:
     if config.resume:
         _refuse_other(values, folder)
         # before anything is computed with weights that the run was not begun with
-        loop.refuse_other(load_last(folder / "checkpoints"), _identity(job), folder)
+        refuse_other(load_last(folder / "checkpoints"), _identity(job), folder)
     if group.leads:
         files.write(folder / "config.toml", tomli_w.dumps(values))
     task, failed = make_task(job, folder, tell)
@@ -68,10 +70,11 @@ def train(job: Job, folder: Path, tell: Tell) -> dict[str, Any]:
     try:
         for logger in loggers:
             logger.start(config.to_json(), job.plan())
-        training = loop.Loop(make_setup(job, tell, folder.name, loggers), task, folder)
+        training = Loop(make_setup(job, tell, folder.name, loggers), task, folder)
         result = training.run(resume=config.resume)
         metrics = _measured(job, training)
     finally:
+        task.close()
         for logger in loggers:
             logger.close()
     trainable = freeze.trainable_parameters(job.model)
@@ -97,7 +100,7 @@ def train(job: Job, folder: Path, tell: Tell) -> dict[str, Any]:
     }
 
 
-def _measured(job: Job, training: loop.Loop) -> dict[str, dict[str, Any]]:
+def _measured(job: Job, training: Loop) -> dict[str, dict[str, Any]]:
     """Every metric of the best epoch, per split."""
     found: dict[str, dict[str, Any]] = {}
     for split in ("val", "test"):
@@ -117,7 +120,7 @@ def _finite(value: float) -> float | None:
 def _save(
     job: Job,
     folder: Path,
-    result: loop.Result,
+    result: Result,
     metrics: Mapping[str, Mapping[str, Any]],
     failed: Mapping[int, str],
 ) -> None:
@@ -221,5 +224,6 @@ def _class_weights(job: Job) -> Tensor | None:
 
 def _is_bfloat16(precision: str, device: torch.device) -> bool:
     if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+        # older GPUs emulate it, many times as slowly
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return precision == "bfloat16"

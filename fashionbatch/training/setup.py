@@ -45,8 +45,9 @@ class Setup:
         identity: what a resumed run must share with its checkpoint, as JSON values.
         title: of the curves.
         loggers: told how it goes.
-        tell: gets ``("step", ...)``, ``("epoch", row)``, ``("resumed", {"epoch", "step"})`` and
-            ``("memory", {"micro_batch"})``.
+        tell: gets ``("step", ...)``, ``("epoch", row)``, ``("memory", {"micro_batch"})`` and, of a
+            run that was gone on with, ``("resumed", {"epoch", "step"})`` or, where nothing is left
+            to train, ``("finished", {"epochs", "stopped_early"})``.
     """
 
     model: Classifier

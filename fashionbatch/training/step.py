@@ -19,8 +19,8 @@ from fashionbatch.training.regularizer import Regularizer
 from fashionbatch.training.targets import Loss, Targets
 from fashionbatch.training.task import Task, TrainingBatch
 
-#: how the CPU's allocator says that there is no memory left
-_NO_MEMORY = ("can't allocate memory", "not enough memory")
+#: how the CPU's allocator, and libraries on a GPU, say that there is no memory left
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 
 class NotFiniteError(TrainingError):
@@ -94,7 +94,7 @@ class Stepper:
         """Makes one step.
 
         Args:
-            batch: this process's share; it may be empty.
+            batch: this process's share, on the device; it may be empty.
             flags: float32 ``[F]``, to be added up over the processes with the rest.
 
         Returns:
@@ -105,8 +105,7 @@ class Stepper:
             NotFiniteError: the loss is not finite; nothing was changed.
             TrainingError: a single image is too large for the memory, or a process was lost.
         """
-        inputs = tuple(i.to(self.device, non_blocking=True) for i in batch.inputs)
-        targets = batch.targets.to(self.device)
+        inputs, targets, _ = batch
         for regularizer in self.regularizers:
             try:
                 first, targets = regularizer.on_batch(inputs[0], targets)
@@ -119,19 +118,19 @@ class Stepper:
                     f"{len(inputs)} activations of each at the cut: leave --prefix-cache out"
                 )
             inputs = (first, *inputs[1:])
-        count = len(targets)
-        shared = self.group.summed(
-            torch.cat([self.loss.norms(targets), torch.tensor([float(count)]), flags])
-        )
-        norms, total = shared[:2], float(shared[2])
+        counts = torch.zeros(self.group.world)  # of every process's share
+        counts[self.group.rank] = len(targets)
+        shared = self.group.summed(torch.cat([self.loss.norms(targets), counts, flags]))
+        norms, counts, flags = shared.tensor_split([2, 2 + self.group.world])
         while True:
             try:
-                outputs, loss, penalized = self._backward(inputs, targets, norms, total)
+                outputs, loss, penalized = self._backward(inputs, targets, norms, counts)
                 break
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_memory(error):
                     raise
-                self._halve(count, error)
+                self._halve(len(targets), error)
+            self._empty_cache()
         both = self.group.summed(torch.tensor([loss, penalized], dtype=torch.float64))
         if not math.isfinite(float(both[1])):
             raise NotFiniteError(float(both[1]))
@@ -140,16 +139,19 @@ class Stepper:
         self.optimizer.step()
         for regularizer in self.regularizers:
             regularizer.after_step(self.model)
-        return outputs, float(both[0]), shared[3:]
+        return outputs, float(both[0]), flags
 
     def _backward(
-        self, inputs: tuple[Tensor, ...], targets: Targets, norms: Tensor, total: float
+        self, inputs: tuple[Tensor, ...], targets: Targets, norms: Tensor, counts: Tensor
     ) -> tuple[Outputs, float, float]:
         """Adds up the gradients of all pieces; the loss's share, without and with penalties."""
         self.optimizer.zero_grad(set_to_none=True)
-        pieces = self._pieces(len(targets))
+        total = float(counts.sum())
+        # as many as in the process with the largest share: batch normalization over the images of
+        # all processes waits in each piece for all of them
+        pieces = self._pieces(len(targets), int(counts.max()))
         found: list[Outputs] = []
-        plain = penalized = 0.0
+        losses: list[Tensor] = []
         for number, rows in enumerate(pieces):
             last = number == len(pieces) - 1
             with self._unsynced(last):
@@ -163,39 +165,47 @@ class Stepper:
                         whole = whole + penalty * share
                 # torch's wrapper takes the mean over the processes; ours is a sum of shares
                 (whole * self.group.world).backward()  # type: ignore[no-untyped-call]  # torch's is not annotated
-            plain += float(loss.detach())
-            penalized += float(whole.detach())
+            losses.append(torch.stack([loss.detach(), whole.detach()]))
             found.append(_detached(outputs))
+        # read once: a GPU works on while it is not asked for numbers
+        plain, penalized = map(sum, zip(*torch.stack(losses).tolist(), strict=True))
         return _joined(found), plain, penalized
 
     def evaluate(self, inputs: tuple[Tensor, ...]) -> Outputs:
-        """The outputs for some inputs, in float32; the model is in evaluation mode."""
+        """The outputs for inputs on the device, in float32; the model is in evaluation mode."""
+        count = len(inputs[0])
         while True:
-            pieces = self._pieces(len(inputs[0]))
+            pieces = self._pieces(count, count)
             try:
                 with torch.inference_mode():
                     return _joined(
-                        [
-                            self._run(self.forward, tuple(i[rows].to(self.device) for i in inputs))
-                            for rows in pieces
-                        ]
+                        [self._run(self.forward, tuple(i[rows] for i in inputs)) for rows in pieces]
                     )
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_memory(error):
                     raise
-                self._halve(len(inputs[0]), error)
+                self._halve(count, error)
+            self._empty_cache()
 
     def _run(self, forward: nn.Module, inputs: tuple[Tensor, ...]) -> Outputs:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+        # an empty share in float32: of one, torch's batch normalization over several processes
+        # sends sums of the images' type, and the others send float32
+        lower = self.bfloat16 and len(inputs[0]) > 0
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=lower):
             outputs: Outputs = forward(*inputs)
         return outputs._replace(
             logits=outputs.logits.float(), attributes=outputs.attributes.float()
         )
 
-    def _pieces(self, count: int) -> list[slice]:
-        """Nearly equal ones, because batch normalization cannot train on a single image."""
-        most = self.micro_batch or max(count, 1)
-        number = max(1, -(-count // most))
+    def _pieces(self, count: int, largest: int) -> list[slice]:
+        """Nearly equal ones, because batch normalization cannot train on a single image.
+
+        Args:
+            count: how many are to be divided.
+            largest: no fewer; decides how many pieces there are.
+        """
+        most = self.micro_batch or max(largest, 1)
+        number = max(1, -(-largest // most))
         borders = [count * i // number for i in range(number + 1)]
         return [slice(a, b) for a, b in itertools.pairwise(borders)]
 
@@ -219,9 +229,15 @@ class Stepper:
                 f"out of memory with {now} images at a time: give --micro-batch {-(-now // 2)}"
             ) from error
         self.micro_batch = -(-now // 2)
+        self.on_memory(self.micro_batch)
+
+    def _empty_cache(self) -> None:
+        """Makes one piece of what a failed attempt had taken.
+
+        Only when its error is gone: as long as that lives, so do the tensors of its frames.
+        """
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.on_memory(self.micro_batch)
 
 
 def _is_memory(error: BaseException) -> bool:

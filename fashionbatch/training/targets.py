@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fashionbatch.models.build import Outputs
+from fashionbatch.models.device import moved
 
 #: category of an item whose category is not known: it does not count
 UNKNOWN = -1
@@ -35,8 +36,8 @@ class Targets:
         return 0 if present is None else len(present)
 
     def to(self, device: torch.device | str) -> Targets:
-        """The same on another device."""
-        return self._each(lambda t: t.to(device, non_blocking=True))
+        """The same on another device; see :func:`fashionbatch.models.device.moved`."""
+        return self._each(lambda t: moved(t, torch.device(device)))
 
     def __getitem__(self, rows: slice) -> Targets:
         return self._each(lambda t: t[rows])

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from fashionbatch.models.build import Outputs
+from fashionbatch.models.device import moved
 from fashionbatch.training.targets import Targets
 
 
@@ -23,6 +25,11 @@ class TrainingBatch(NamedTuple):
     inputs: tuple[Tensor, ...]
     targets: Targets
     keys: tuple[str, ...]
+
+    def to(self, device: torch.device) -> TrainingBatch:
+        """The same on another device; see :func:`fashionbatch.models.device.moved`."""
+        inputs = tuple(moved(each, device) for each in self.inputs)
+        return TrainingBatch(inputs, self.targets.to(device), self.keys)
 
 
 class Task(Protocol):
@@ -42,4 +49,8 @@ class Task(Protocol):
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Outputs:
         """Runs what is trained."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of the files that it has open; no batch is asked for any more."""
         ...

@@ -37,6 +37,9 @@ from fashionbatch.training import run as runs
 from fashionbatch.training.loop import Loop
 from fashionbatch.training.task import TrainingBatch
 
+#: steps of which the mean is taken, and two before that warm up
+_FEWEST = 5
+
 
 class Once:
     """A task whose every batch is the first one, on the device."""
@@ -127,9 +130,10 @@ def main() -> None:
                 began = time.perf_counter()
                 train(name, prefix_cache=cached, seed=repeat, **tuning)
                 times.setdefault(name, []).append(time.perf_counter() - began)
-        options = {k: v for k, v in common.items() if k != "limit"}
-        config = TrainConfig(**options, **{**tuning, "epochs": 1}, name="step", output=base)
+        config = TrainConfig(**common, **{**tuning, "epochs": 1}, name="step", output=base)
         job = jobs.prepare(config, given.folder)
+        if job.sampling().steps() < _FEWEST:
+            parser.error(f"--limit {given.limit}: a step is timed over {_FEWEST} of them at least")
         task, _ = feed.make_task(job, base, lambda event, values: None)
         tasks = {"step, end to end": task, "step, batch on the device": Once(task, job.device)}
         for _ in range(given.repeats):

@@ -25,7 +25,8 @@ SMALL = (
 COMMANDS = [
     ["demo"], ["shard"], ["inspect"], ["verify"], ["train"], ["predict"], ["explain"],
     ["backbones"], ["backbones", "show"], ["recipes"], ["recipes", "show"],
-    ["plugins", "list"], ["plugins", "show"], ["plugins", "check"],
+    ["features"], ["features", "clear"], ["plugins", "list"], ["plugins", "show"],
+    ["plugins", "check"],
 ]  # fmt: skip
 
 

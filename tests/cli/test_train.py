@@ -114,9 +114,32 @@ def test_what_comes_between(tell: TrainTeller, capsys: pytest.CaptureFixture[str
     config = {"epochs": 9, "recipe": "best"}
     for event, values, line in (
         ("plan", {"run": "runs/x-1", "config": config, "plan": PLAN}, "28,000; 46 classes"),
-        ("disk", {"bytes": 3 * 2**30, "path": "runs/.features/a"}, "3 GiB of activations go to"),
+        (
+            "disk",
+            {"bytes": 3 * 2**30, "path": "runs/.features/a", "kept": 0},
+            "3 GiB of activations go to runs/.features/a\n",
+        ),
+        (
+            "disk",
+            {"bytes": 2**20, "path": "runs/.features/a", "kept": 2**30},
+            "; earlier ones take 1 GiB (`fashionbatch features` lists them, "
+            "`fashionbatch features clear` removes them)\n",
+        ),
         ("resumed", {"epoch": 4, "step": 0}, "resuming at epoch 4\n"),
         ("resumed", {"epoch": 4, "step": 1200}, "resuming at epoch 4, behind step 1,200\n"),
+        (
+            "finished",
+            {"epochs": 4, "stopped_early": True},
+            "runs/x-1 is finished: it stopped early behind epoch 4 of 9. To train further, begin a "
+            "new run from its weights: --weights runs/x-1, with another --name and without "
+            "--resume\n",
+        ),
+        (
+            "finished",
+            {"epochs": 9, "stopped_early": False},
+            "runs/x-1 is finished: it has done epoch 9, its last. To train further, give more "
+            "--epochs\n",
+        ),
         ("memory", {"micro_batch": 16}, "out of memory: going on with a micro-batch of 16\n"),
     ):
         tell(event, values)

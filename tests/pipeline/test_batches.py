@@ -70,6 +70,25 @@ def test_workers_change_nothing(augment: str) -> None:
             assert same(alone[start:], run(images, views(3, augment, start), workers))
 
 
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pinned_memory_changes_nothing(workers: int) -> None:
+    """Where there is no GPU the loader leaves it out; failures and errors come through as ever."""
+    made = batches(Plain(4, 7), views(3, "paper"), SMALL, workers=workers, pinned=True)
+    assert same(list(made), run(Plain(4, 7), views(3, "paper")))
+    with pytest.raises(ShardError, match="shard-7.tar ends early"):
+        list(batches(Plain(fatal=5), views(3, "none"), SMALL, workers=workers, pinned=True))
+
+
+def test_a_batch_is_pinned_by_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of it stays as it is."""
+    made = Batch(number=3, rows=np.arange(2), images=torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    pinned = made.pin_memory()
+    assert (pinned.number, pinned.rows, pinned.failures) == (3, made.rows, ())
+    assert torch.equal(pinned.images, made.images + 1)
+
+
 def test_loading_draws_nothing() -> None:
     """The generator that a resumed training goes on with is left alone."""
     before = torch.get_rng_state()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from fashionbatch.errors import ImageError, UsageError
+from fashionbatch.shards import part
 from fashionbatch.shards.manifest import Manifest
 from fashionbatch.shards.pack import Prepared
 from fashionbatch.shards.read import open_shards
@@ -352,17 +354,40 @@ def contents_of(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
+class Annotated(Source):
+    """One item, of whose attributes one is known."""
+
+    attributes = tuple(Attribute(name=n) for n in ("red", "floral", "long"))
+
+    def items(self) -> Iterator[Item]:
+        yield Item(name="old.jpg", data=b"o", label="a", split="train", positive=(1,))
+
+
 def test_what_the_source_does_not_annotate_is_unknown(write: Write, tmp_path: Path) -> None:
     """Not negative: a data set with attributes grows by items of which nobody knows them."""
-
-    class Annotated(Source):
-        attributes = tuple(Attribute(name=n) for n in ("red", "floral", "long"))
-
-        def items(self) -> Iterator[Item]:
-            yield Item(name="old.jpg", data=b"o", label="a", split="train", positive=(1,))
-
     write([], source=Annotated())
     write([Item(name="new.jpg", data=b"n", label="a", split="train")], append=True)
     index = open_shards(tmp_path / "set").index
     assert [row.tolist() for row in index.positive] == [[1], []]
     assert [row.tolist() for row in index.unknown] == [[], [0, 1, 2]]
+
+
+def test_what_is_unknown_decides_about_a_finished_shard(
+    write: Write, tmp_path: Path, dying: Dying
+) -> None:
+    """An append died; the data set that it is typed again for has attributes: packed anew."""
+    new = [Item(name="new.jpg", data=b"n", label="a", split="train")]
+    write([Item(name="old.jpg", data=b"o", label="a", split="train")])
+    number = 1
+    while not list(tmp_path.glob(f".set.partial/work/train-*{part.SUFFIX}")):
+        assert not dying(lambda: write(new, append=True), number)
+        number += 1
+    shutil.rmtree(tmp_path / "set")
+    write([], "other", source=Annotated())
+    (tmp_path / "other").rename(tmp_path / "set")
+    write(new, append=True)
+    shards = open_shards(tmp_path / "set")
+    assert [row.tolist() for row in shards.index.unknown] == [[], [0, 1, 2]]
+    with tarfile.open(tmp_path / "set/train-000001.tar") as tar:
+        about = json.loads(tar.extractfile("000000001.json").read())  # type: ignore[union-attr]
+    assert about["unknown"] == [0, 1, 2]

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from fashionbatch import api
+from fashionbatch.errors import UsageError
 from fashionbatch.shards.read import open_shards
+from fashionbatch.training.distributed import group
 from tests.training.runs import SAMPLE, history, weights
 
 #: a network without batch normalization, whose statistics are each process's own on a CPU
@@ -77,6 +79,71 @@ def test_fault_24_fewer_shards_than_processes(tmp_path: Path) -> None:
     })  # fmt: skip
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+
+
+#: a network whose forward pass waits for the other process, as SyncBatchNorm's does on GPUs
+UNEVEN = """
+import sys
+from datetime import timedelta
+import torch
+import torch.distributed as dist
+from torch import nn
+from fashionbatch.models.build import Classifier, Head
+from fashionbatch.specs import HeadSpec, Preprocessing
+from fashionbatch.training.distributed import Group
+from fashionbatch.training.step import Forward, Stepper
+from fashionbatch.training.targets import Loss, Targets
+from fashionbatch.training.task import TrainingBatch
+
+class Meeting(nn.Module):
+    def forward(self, values):
+        if group.world > 1 and self.training:
+            dist.all_reduce(torch.ones(3))
+        return values
+
+def weights():
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), Meeting())
+    model = Classifier(base, Head(6, 3, HeadSpec()), Preprocessing(size=2, resize=2)).train()
+    task = type("Plain", (), {"forward": staticmethod(lambda inputs: model(inputs[0]))})()
+    stepper = Stepper(
+        model=model, forward=Forward(model, task), loss=Loss(),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1), regularizers=(),
+        device=torch.device("cpu"), group=group, bfloat16=False, micro_batch=3,
+    )
+    draw = torch.Generator().manual_seed(1)
+    for count in (7, 1, 9, 6):  # shares of 4 and 3, of 1 and 0, of 5 and 4, of 3 and 3
+        pixels = torch.rand(count, 3, 2, 2, generator=draw) * 255
+        category = torch.arange(count) % 3
+        mine = slice(group.rank, None, group.world)
+        batch = TrainingBatch((pixels[mine],), Targets(category=category[mine]), ())
+        stepper.step(batch, torch.zeros(1))
+    return list(model.parameters())
+
+group = Group()
+alone = weights()
+dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+group = Group(dist.get_rank(), 2, dist.get_rank())
+assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(alone, weights()))
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_uneven_shares_in_pieces(tmp_path: Path) -> None:
+    """Every process works off a step in as many pieces: nobody waits for a piece that is none."""
+    (tmp_path / "uneven.py").write_text(UNEVEN)
+    done = launched([*LAUNCH, str(tmp_path / "uneven.py")])
+    assert done.returncode == 0, done.stderr
+
+
+def test_one_gpu_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes its own: a number would give all of them the same one."""
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0")):
+        monkeypatch.setenv(name, value)
+    refused = pytest.raises(UsageError, match="2 processes take a GPU each: write --device cuda$")
+    with refused, group("cuda:1"):
+        pass
 
 
 @pytest.mark.slow

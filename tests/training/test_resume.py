@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from fashionbatch.errors import StoppedError
 from fashionbatch.training import checkpoint as checkpoints
@@ -109,6 +110,28 @@ def test_saved_by_the_clock(train, whole, tmp_path):
     assert kept == ["epoch-0001+000001", "epoch-0001+000002"]
     train("cut", resume=True, **RECIPE)
     assert same(weights(whole), weights(tmp_path / "cut"))
+
+
+def test_optimizer_state_is_laid_out_as_its_parameters(tmp_path):
+    """Convolutions' weights are channels last, and so is what belongs to them after a resume."""
+
+    def made():
+        torch.manual_seed(0)
+        net = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        return net, torch.optim.Adam(net.parameters())
+
+    net, adam = made()
+    net(torch.ones(1, 3, 5, 5)).square().sum().backward()
+    adam.step()
+    checkpoints.save(
+        tmp_path, 1, 0, net, adam, {}, extra={}, randoms=[checkpoints.Random.now()]
+    )  # fmt: skip
+    other, restored = made()
+    checkpoints.restore_optimizer(checkpoints.load_last(tmp_path), restored)
+    for key in ("exp_avg", "exp_avg_sq"):
+        found, expected = restored.state[other.weight][key], adam.state[net.weight][key]
+        assert torch.equal(found, expected) and found.any()
+        assert found.stride() == other.weight.stride() == (27, 1, 9, 3)
 
 
 def test_handlers_are_given_back(train):

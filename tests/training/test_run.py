@@ -140,13 +140,17 @@ def test_no_whole_checkpoint(train, tmp_path):
 
 
 def test_resume_of_finished_run(train, tmp_path):
-    """Resuming a finished run changes nothing; with more epochs it goes on."""
+    """Resuming a finished run says so and changes nothing; with more epochs it goes on."""
+    events = []
     first = train(epochs=1)
     before = weights(tmp_path / "run")
-    assert train(epochs=1, resume=True) == first
+    assert train(epochs=1, resume=True, tell=lambda *e: events.append(e)) == first
+    assert ("finished", {"epochs": 1, "stopped_early": False}) in events
+    assert not {"resumed", "epoch"} & {event for event, _ in events}
     assert same(before, weights(tmp_path / "run"))
     train("two", epochs=2)
-    train(epochs=2, resume=True)
+    train(epochs=2, resume=True, tell=lambda *e: events.append(e))
+    assert ("resumed", {"epoch": 2, "step": 0}) in events
     assert same(weights(tmp_path / "two"), weights(tmp_path / "run"))
 
 
@@ -162,13 +166,17 @@ def test_resume_with_other_options_is_refused(train, tmp_path):
 
 
 def test_resume_keeps_the_stop(train, tmp_path):
-    """What early stopping has counted survives the resume."""
+    """What early stopping has counted survives the resume, and so does that it has stopped."""
+    events = []
     options = {"epochs": 6, "lr": 0.0, "patience": 2, "unfreeze": "none"}
     whole = train("whole", **options)
     assert whole["epochs"] == 3
     interrupted(train, 2, name="cut", **options)
     assert train("cut", resume=True, **options)["epochs"] == 3
-    assert train("cut", resume=True, **options)["epochs"] == 3
+    again = train("cut", resume=True, tell=lambda *e: events.append(e), **options)
+    assert again["epochs"] == 3
+    assert ("finished", {"epochs": 3, "stopped_early": True}) in events
+    assert "resumed" not in {event for event, _ in events}
 
 
 def test_early_stopping_and_best_epoch(train, tmp_path):
@@ -276,7 +284,7 @@ def test_prefix_cache_trains_as_without(train, tmp_path):
     told = [values for event, values in events if event == "disk"]
     [own] = (tmp_path / ".features").iterdir()
     parts = sum(p.stat().st_size for p in own.glob("part-*.h5"))
-    assert told == [{"bytes": parts, "path": str(own)}]
+    assert told == [{"bytes": parts, "path": str(own), "kept": 0}]
     first, second = weights(tmp_path / "start"), weights(tmp_path / "cached")
     changed = {k for k in first if not torch.equal(first[k], second[k])}
     assert any(k.startswith("backbone.blocks.2.conv1") for k in changed)

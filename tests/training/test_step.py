@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -95,6 +96,51 @@ def test_out_of_memory_in_validation_halves_too():
     short, _, told = stepper(6)
     assert short.evaluate(batch().inputs).logits.shape == (10, 3)
     assert told == [5]
+
+
+def test_memory_of_a_failed_attempt_is_given_back(monkeypatch):
+    """A GPU's cache is emptied when nothing holds the tensors of the attempt any more."""
+    made, base, _ = stepper(6)
+    kept: list[weakref.ref[torch.Tensor]] = []
+    alive: list[list[bool]] = []
+    forward = base.forward
+
+    def remembering(images):
+        activations = base.net(images)
+        kept.append(weakref.ref(activations))
+        return forward(images) if len(images) > 6 else activations
+
+    monkeypatch.setattr(base, "forward", remembering)
+    monkeypatch.setattr(
+        torch.cuda, "empty_cache", lambda: alive.append([ref() is not None for ref in kept])
+    )
+    made.device = torch.device("cuda")  # what lies where is the caller's business
+    made.step(batch(), NO_FLAGS)
+    assert alive == [[False]]
+    assert len(kept) == 3
+    made.micro_batch = None
+    made.evaluate(batch().inputs)
+    assert alive[1:] == [[False] * 4]
+
+
+def test_mixed_precision():
+    """bfloat16 inside, float32 outside; an empty share is float32 throughout."""
+    made, base, _ = stepper(99)
+    made.bfloat16 = True
+    types = []
+    base.net.register_forward_hook(lambda module, inputs, output: types.append(output.dtype))
+    before = [p.detach().clone() for p in made.model.parameters()]
+    outputs, loss, _ = made.step(batch(), NO_FLAGS)
+    assert (outputs.logits.dtype, outputs.attributes.dtype) == (torch.float32, torch.float32)
+    exact = stepper(99)[0].step(batch(), NO_FLAGS)
+    assert loss == pytest.approx(exact[1], rel=0.05) and loss != exact[1]
+    assert all(
+        p.dtype == torch.float32 and not torch.equal(p, old)
+        for p, old in zip(made.model.parameters(), before, strict=True)
+    )
+    assert made.evaluate(batch().inputs).logits.dtype == torch.float32
+    made.evaluate(batch(0).inputs)
+    assert types == [torch.bfloat16, torch.bfloat16, torch.float32]
 
 
 def test_one_image_too_many():

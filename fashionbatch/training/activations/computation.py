@@ -1,9 +1,9 @@
 """What the frozen part of a network gives, computed once and kept on disk.
 
-``.features/KEY/`` holds parts (see :mod:`fashionbatch.training.activations.part`) and
-``about.json``. The key stands for all that the numbers depend on: network, frozen weights,
-preprocessing, images and views. So another training on the same finds them, and one that was killed
-goes on with what is missing.
+``.features/KEY/`` holds parts (see :mod:`fashionbatch.training.activations.part`), ``about.json``
+and the lock of :mod:`fashionbatch.training.activations.kept`. The key stands for all that the
+numbers depend on: network, frozen weights, preprocessing, images and views. So another training on
+the same finds them, and one that was killed goes on with what is missing.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from fashionbatch import files
 from fashionbatch.errors import TrainingError
 from fashionbatch.models.build import Classifier
 from fashionbatch.models.cut import Crossing, Cut
+from fashionbatch.models.device import moved
 from fashionbatch.pipeline.batches import Order, batches
 from fashionbatch.shards.read import ShardSet
 from fashionbatch.specs import Preprocessing
 from fashionbatch.training.activations import part as parts
+from fashionbatch.training.activations.kept import ABOUT, Hold
 from fashionbatch.training.activations.part import PLAIN, Collected, Part, Rows
 from fashionbatch.training.activations.reader import Activations
 
@@ -130,6 +132,7 @@ def compute(
     key = files.fingerprint(about)
     own = folder / key[:32]
     wanted = views.parts(cut.crossing)
+    hold = Hold(own) if own.is_dir() else None
     found = {p.number: parts.read(own, key, p, cut.crossing) for p in wanted}
     stored = {number: each for number, each in found.items() if each is not None}
     missing = [part for part in wanted if part.number not in stored]
@@ -137,8 +140,8 @@ def compute(
         needed = plan_bytes(cut.crossing, missing)
         _check_room(folder, needed, sum(len(part.rows) for part in missing))
         planned(needed, own)
-        own.mkdir(parents=True, exist_ok=True)
-        files.write_json(own / "about.json", about)
+        hold = hold or Hold(own)
+        files.write_json(own / ABOUT, about)
         kept = sum(len(part.rows) for part in wanted if part.number in stored)
         if kept:
             progress(kept)
@@ -149,7 +152,7 @@ def compute(
         passes = _Passes(cut, model, shards, views, preprocessing, workers, device, progress, done)
         passes.run(wanted, {part.number for part in missing})
     whole = [stored[part.number] for part in wanted]
-    return Activations(whole, cut.crossing, reused=not missing, budget=budget)
+    return Activations(whole, cut.crossing, reused=not missing, budget=budget, hold=hold)
 
 
 def _about(
@@ -237,12 +240,18 @@ class _Passes:
             order = Order(batches=listed, augment=self.views.augment, seed=(self.views.seed, copy))
         following = iter(chosen)
         collected = Collected(part=next(following), crossing=self.cut.crossing)
-        loaded = batches(self.shards, order, self.preprocessing, workers=self.workers)
+        loaded = batches(
+            self.shards,
+            order,
+            self.preprocessing,
+            workers=self.workers,
+            pinned=self.device.type == "cuda",
+        )
         for batch in loaded:
             collected.failed.update((row, str(error)) for row, error in batch.failures)
             if len(batch.rows):
                 with torch.inference_mode():
-                    pixels = self.model.normalized(batch.images.to(self.device))
+                    pixels = self.model.normalized(moved(batch.images, self.device))
                     collected.add(batch.rows, self.cut.prefix(pixels))
             if len(listed[batch.number]):
                 self.progress(len(listed[batch.number]))

@@ -16,6 +16,7 @@ from torch import Tensor
 from fashionbatch.errors import TrainingError
 from fashionbatch.models.cut import Crossing
 from fashionbatch.training.activations import memory
+from fashionbatch.training.activations.kept import Hold
 from fashionbatch.training.activations.part import Rows, Stored
 
 _OPEN_FILES = 16
@@ -34,6 +35,7 @@ class Activations:
         crossing: the tensors.
         reused: an earlier run has computed them.
         budget: bytes; a quarter of the free memory by default.
+        hold: keeps others from clearing the files as long as they are read.
 
     Attributes:
         failed: reason by row of the images that could not be used.
@@ -48,8 +50,10 @@ class Activations:
         *,
         reused: bool = False,
         budget: int | None = None,
+        hold: Hold | None = None,
     ) -> None:
         self.reused = reused
+        self._hold = hold
         self.failed = {row: reason for each in stored for row, reason in each.failed.items()}
         self._stored = list(stored)
         self._crossing = list(crossing)
@@ -104,9 +108,10 @@ class Activations:
         return batch
 
     def close(self) -> None:
-        """Closes the files; reading opens them again."""
+        """Closes the files, and lets others clear them."""
         while self._files:
             self._files.popitem()[1].close()
+        self._hold = None
 
     def _type(self, place: int) -> np.dtype[Any]:
         return max((each.types[place] for each in self._stored), key=lambda t: t.itemsize)
