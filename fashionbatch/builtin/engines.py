@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fashionbatch.errors import FashionbatchError
+from fashionbatch.models.device import is_memory_error
 from fashionbatch.models.engine import Engine, EngineJob
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -34,6 +35,8 @@ class Eager(Engine):
 
     def __init__(self, job: EngineJob) -> None:
         self._job = job
+        self._size = job.shape[0]
+        self._notes: list[str] = []
         # the caller's module stays where it is, and as it is
         module: nn.Module = copy.deepcopy(job.module).eval().to(job.device)
         self._module: Callable[[Tensor], tuple[Tensor, ...]] = module.to(
@@ -45,8 +48,29 @@ class Eager(Engine):
         """torch's version."""
         return {"torch": torch.__version__}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """That memory is short, where it is."""
+        return tuple(self._notes)
+
     def run(self, images: Tensor) -> tuple[Tensor, ...]:
-        """See :class:`Engine`."""
+        """See :class:`Engine`; in smaller pieces where a batch is too large for the memory."""
+        while True:
+            try:
+                pieces = [self._answers(piece) for piece in images.split(self._size)]
+                break
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_memory_error(error) or self._size == 1:
+                    raise
+            self._size = -(-self._size // 2)
+            self._notes.append(f"out of memory: going on with {self._size} images at a time")
+            if self._job.device.type == "cuda":
+                torch.cuda.empty_cache()
+        if len(pieces) == 1:
+            return pieces[0]
+        return tuple(torch.cat(column) for column in zip(*pieces, strict=True))
+
+    def _answers(self, images: Tensor) -> tuple[Tensor, ...]:
         job = self._job
         with (
             torch.inference_mode(),

@@ -109,7 +109,9 @@ class Answers:
 
 def _reasons(finite: npt.NDArray[np.bool_], fits: npt.NDArray[np.bool_]) -> dict[int, ImageError]:
     reasons = {
-        int(place): ImageError("write", "a feature is too large for float16: use float32")
+        int(place): ImageError(
+            "write", "a feature is too large for float16: use --feature-dtype float32"
+        )
         for place in np.flatnonzero(~fits)
     }
     for place in np.flatnonzero(~finite):

@@ -79,7 +79,9 @@ def refuse_other(
     """
     changed = _changed(plain(wanted), found)
     others = [name for name in changed if name not in _INPUT]
-    if others or (changed and not update):
+    if update:
+        changed = others
+    if changed:
         advice = _ADVICE if others else _UPDATE
         raise OutputExistsError(f"{what} is of another run (other {', '.join(changed)}): {advice}")
 

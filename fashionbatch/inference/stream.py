@@ -153,11 +153,15 @@ class Stream:
         """
         self._put = put
         order = self._in_grid(pending) if self.reuse is None else self._what_is_new(pending)
+        told = 0
         running: deque[tuple[Loaded, tuple[Tensor, ...]]] = deque()
         for loaded in self.pool.batches(order):
             running.append((loaded, self.engine.run(self._pinned(loaded.images))))
             if len(running) > self._lead:
                 self._sort_in(*running.popleft())
+            for note in self.engine.notes[told:]:
+                self.tell("warn", {"text": note})
+            told = len(self.engine.notes)
             if self.asked:
                 raise StoppedHere
         while running:

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from fashionbatch.errors import UsageError
 
+#: what allocators say that raise no type of their own
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
+
 
 def choose(name: str, number: int | None = None) -> torch.device:
     """``auto`` takes the first GPU there is, else the CPU.
@@ -51,3 +54,8 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
     if tensor.device.type == "cpu":
         tensor = tensor.pin_memory()  # itself, where a loader's thread has pinned it
     return tensor.to(device, non_blocking=True)
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether a device, or the library that computes on it, had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or any(t in str(error) for t in _NO_MEMORY)

@@ -78,6 +78,11 @@ class Engine:
         raise NotImplementedError
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What people ought to know of how it runs, a line each; told once each."""
+        return ()
+
+    @property
     def details(self) -> Mapping[str, Any]:
         """JSON values that the numbers depend on beside the spec's name and package: versions."""
         return {}

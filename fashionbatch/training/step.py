@@ -14,13 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fashionbatch.errors import TrainingError, UsageError
 from fashionbatch.models.build import Classifier, Outputs
+from fashionbatch.models.device import is_memory_error
 from fashionbatch.training.distributed import Group
 from fashionbatch.training.regularizer import Regularizer
 from fashionbatch.training.targets import Loss, Targets
 from fashionbatch.training.task import Task, TrainingBatch
 
 #: how the CPU's allocator, and libraries on a GPU, say that there is no memory left
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 
 class NotFiniteError(TrainingError):
@@ -127,7 +127,7 @@ class Stepper:
                 outputs, loss, penalized = self._backward(inputs, targets, norms, counts)
                 break
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_memory(error):
+                if not is_memory_error(error):
                     raise
                 self._halve(len(targets), error)
             self._empty_cache()
@@ -182,7 +182,7 @@ class Stepper:
                         [self._run(self.forward, tuple(i[rows] for i in inputs)) for rows in pieces]
                     )
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_memory(error):
+                if not is_memory_error(error):
                     raise
                 self._halve(count, error)
             self._empty_cache()
@@ -238,10 +238,6 @@ class Stepper:
         """
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _is_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or any(t in str(error) for t in _NO_MEMORY)
 
 
 def _detached(outputs: Outputs) -> Outputs:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fashionbatch import api
+from fashionbatch.models import card as cards
 
 SAMPLE = Path(__file__).parents[2] / "shards" / "fashion-mnist"
 
@@ -61,3 +62,38 @@ def predict(run: Path, tmp_path: Path) -> Callable[..., Any]:
         return output
 
     return go
+
+
+@pytest.fixture
+def spoilt(run: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``spoilt(value)``: the loaded model answers so for the second image of a batch.
+
+    With ``only`` of that batch alone; 1e6 is what a feature becomes.
+    """
+    real = cards.load
+
+    def use(value: float, patch: pytest.MonkeyPatch = monkeypatch, only: int | None = None) -> None:
+        def load(folder: Path) -> Any:
+            model, card = real(folder)
+            passes = 0
+
+            def hook(module: Any, inputs: Any, outputs: Any) -> Any:
+                nonlocal passes
+                if len(outputs.logits) < 2:  # tried out
+                    return outputs
+                passes += 1
+                if only is not None and passes - 1 != only:
+                    return outputs
+                logits, bottleneck = outputs.logits.clone(), outputs.bottleneck.clone()
+                if value == 1e6:
+                    bottleneck[1, 3] = value
+                else:
+                    logits[1] = value
+                return outputs._replace(logits=logits, bottleneck=bottleneck)
+
+            model.head.register_forward_hook(hook)
+            return model, card
+
+        patch.setattr(cards, "load", load)
+
+    return use

@@ -348,32 +348,6 @@ def test_tap_is_not_changed_in_place():
     assert features.min() < 0
 
 
-@pytest.fixture
-def spoilt(run, monkeypatch):
-    """``spoilt(what)``: the loaded model's head answers so for dark images."""
-    real = cards.load
-
-    def use(value):
-        def load(folder):
-            model, card = real(folder)
-
-            def hook(module, inputs, outputs):
-                if len(outputs.logits) < 2:  # tried out
-                    return outputs
-                logits, bottleneck = outputs.logits.clone(), outputs.bottleneck.clone()
-                logits[1] = value if value != 1e6 else logits[1]
-                if value == 1e6:
-                    bottleneck[1, 3] = value
-                return outputs._replace(logits=logits, bottleneck=bottleneck)
-
-            model.head.register_forward_hook(hook)
-            return model, card
-
-        monkeypatch.setattr(cards, "load", load)
-
-    return use
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_not_finite_is_a_failure(catalogue, predict, spoilt, value):
     """NaN and infinity are recorded failures, never class 0."""
