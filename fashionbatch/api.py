@@ -229,6 +229,11 @@ def predict(
         >>> fashionbatch.predict("catalog/", model="runs/photos-resnet50-1")  # doctest: +SKIP
     """
     config = make(PredictConfig, _with_paths(options, "model", "output"))
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']} is set, as torchrun does: a prediction is one "
+            "process; start it without torchrun, or unset RANK and WORLD_SIZE"
+        )
     path = Path(source)
     run = folders.find_run(config.model)
     from fashionbatch.inference import job as jobs

@@ -37,6 +37,7 @@ Tell = Callable[[str, dict[str, Any]], None]
 _STORED = ("topk", "probabilities", "features", "feature_dtype", "ignore_labels")
 #: bytes of an item's name, key and hash in the file, beside the characters of the name
 _ITEM_BYTES = 96
+_FILE_BYTES = 32 << 10  # of the file beside the items: the model's card, HDF5's own
 _SAMPLE = 1000  # names that the others are as long as
 
 
@@ -141,7 +142,7 @@ class Job:
         rows = (row for unit in self.plan.units for row in unit.rows.tolist())
         names = [len(self.plan.catalogue.name(r)) for r in itertools.islice(rows, _SAMPLE)]
         each = self.answers.row_bytes + _ITEM_BYTES + (sum(names) / len(names) if names else 0)
-        return int(each * self.plan.items)
+        return _FILE_BYTES + int(each * self.plan.items)
 
 
 def prepare(

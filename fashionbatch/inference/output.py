@@ -134,6 +134,19 @@ def refuse_changed(output: Path, how: str) -> None:
     raise OutputExistsError(f"{output} was made from other images ({how}): {_UPDATE}")
 
 
+def refuse_changed_part(folder: Path, name: str, old: str, new: str) -> None:
+    """A shard is not what its part was made from; one that was, or is, damaged is made again.
+
+    Raises:
+        OutputExistsError: it was another one.
+    """
+    if _difference(old, new) == "changed":
+        raise OutputExistsError(
+            f"{name} has changed since its part in {folder} was made: make it again with "
+            "--incremental, discard all parts with --restart, or choose another output with -o"
+        )
+
+
 def _difference(old: str, new: str) -> str:
     was, is_now = old.startswith(DAMAGED), new.startswith(DAMAGED)
     if was == is_now:

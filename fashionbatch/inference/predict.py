@@ -186,11 +186,16 @@ class _Run:
         pending = []
         for number, unit in enumerate(self.job.plan.units):
             found = parts.find(self.folder, number, fingerprint=key, count=unit.count)
-            done = found is not None and not (retry and found.failed)
-            if found is None or not done or found.sha256 != self._content(unit):
+            if found is None or (retry and found.failed):
                 pending.append(number)
-            else:
+                continue
+            content = self._content(unit)
+            if found.sha256 == content:
                 self.already_failed += found.failed
+                continue
+            if not self.job.config.incremental:
+                output.refuse_changed_part(self.folder, unit.name, found.sha256, content)
+            pending.append(number)
         return pending
 
     def _plan(self, chosen: Chosen, pending: list[int], *, timed: bool) -> dict[str, Any]:
