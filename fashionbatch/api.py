@@ -240,7 +240,6 @@ def predict(
     from fashionbatch.inference import plan as plans
     from fashionbatch.inference import predict as prediction
     from fashionbatch.inference.output import parts_folder
-    from fashionbatch.models import card as cards
     from fashionbatch.shards.select import Selection
 
     named = path.resolve().name.removesuffix(".tar") + (f"-{config.split}" if config.split else "")
@@ -254,9 +253,8 @@ def predict(
         selection=Selection(**config.selection()),
         exclude=exclude,
     )
-    model, card = cards.load(run)
     tell("start", {"items": plan.items, "model": str(run), "output": str(output)})
-    job = jobs.prepare(plan, model, card, config, output, tell)
+    job = jobs.prepare(plan, run, config, output, tell)
     result = prediction.predict(job, tell, dry_run=dry_run)
     return {**result, "model": str(run)}
 

@@ -397,6 +397,9 @@ class PredictConfig(_Selecting):
         "-j",
         min=1,
     )
+    devices: str | None = option(
+        None, "Several devices, whole shards to each: 0,1 or cuda:0,cuda:1. [default: --device]"
+    )
     image_seconds: float = option(
         30.0, "Most seconds for reading and decoding one image; longer, and it is a failure.", min=0
     )
@@ -420,6 +423,10 @@ class PredictConfig(_Selecting):
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_choice(self.engine)
+        if self.devices is not None and self.device != "auto":
+            raise UsageError("--devices names all, and --device one: leave one of them out")
+        if not self.device_names:
+            raise UsageError(f"--devices {self.devices!r}: name some, such as 0,1")
         if self.max_failures is not None:
             parse_most(self.max_failures)
         if self.image_seconds == 0:
@@ -429,6 +436,14 @@ class PredictConfig(_Selecting):
             raise UsageError(
                 f"--restart discards what --{name} would go on with: leave one of them out"
             )
+
+    @property
+    def device_names(self) -> tuple[str, ...]:
+        """Of torch; a number is that of a GPU."""
+        if self.devices is None:
+            return (self.device,)
+        names = filter(None, (name.strip() for name in self.devices.split(",")))
+        return tuple(f"cuda:{name}" if name.isdecimal() else name for name in names)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,12 +17,12 @@ import torch
 
 from fashionbatch import files
 from fashionbatch.config import PredictConfig
-from fashionbatch.errors import SourceError
+from fashionbatch.errors import SourceError, UsageError
 from fashionbatch.inference.answers import Answers
 from fashionbatch.inference.grid import Grid
 from fashionbatch.inference.plan import Plan, known_labels
+from fashionbatch.models import card as cards
 from fashionbatch.models import device as devices
-from fashionbatch.models.build import Classifier
 from fashionbatch.models.card import ModelCard, code_version
 from fashionbatch.models.engine import EngineJob
 from fashionbatch.models.features import NONE, FeatureTap, try_out
@@ -47,18 +47,18 @@ class Job:
 
     Attributes:
         plan: what there is to predict.
-        model: and its ``card``.
+        folder: of the run whose model predicts, and the model's ``card``.
         config: of the job.
         output: the HDF5 file.
         labels: int32, of every row of the units in order; -1 unknown.
-        device: to run on.
+        device: to run on; the first one where there are several.
         tap: the model, with the layer whose output is stored.
         answers: what is stored.
         grid: which images go through the network together.
     """
 
     plan: Plan
-    model: Classifier
+    folder: Path
     card: ModelCard
     config: PredictConfig
     output: Path
@@ -79,8 +79,10 @@ class Job:
 
     @property
     def workers(self) -> int:
-        """Processes that read and decode."""
-        return self.config.workers or max(1, default_workers(self.device.type))
+        """Processes that read and decode, for each device."""
+        if self.config.workers is not None:
+            return self.config.workers
+        return max(1, default_workers(self.device.type) // len(self.config.device_names))
 
     @property
     def limits(self) -> Limits:
@@ -145,17 +147,29 @@ class Job:
         return _FILE_BYTES + int(each * self.plan.items)
 
 
-def prepare(
-    plan: Plan, model: Classifier, card: ModelCard, config: PredictConfig, output: Path, tell: Tell
-) -> Job:
-    """Checks what can be checked before an image is read.
+def prepare(plan: Plan, folder: Path, config: PredictConfig, output: Path, tell: Tell) -> Job:
+    """Loads the model and checks what can be checked before an image is read.
+
+    Args:
+        plan: what there is to predict.
+        folder: of the run whose model predicts.
+        config: of the job.
+        output: the HDF5 file.
+        tell: gets ``("warn", {"text"})``, ``("labels", {"known", "of"})``.
 
     Raises:
+        ModelError: the model is damaged, or its package is missing.
         SourceError: labels of other classes than the model's.
         UsageError: there is no such device or layer.
     """
+    model, card = cards.load(folder)
     labels = _labels(plan, card, config, tell)
-    device = devices.choose(config.device)
+    each = [devices.choose(name) for name in config.device_names]
+    device = each[0]
+    if any(other.type != device.type for other in each):
+        raise UsageError(
+            f"--devices {config.devices}: devices of several kinds round differently: name one kind"
+        )
     tap = FeatureTap(model, config.features)
     shapes = try_out(tap, card.preprocessing.size)
     answers = Answers(
@@ -165,7 +179,7 @@ def prepare(
     grid = Grid(plan.units, max(1, min(config.batch_size, sum(len(u.rows) for u in plan.units))))
     return Job(
         plan=plan,
-        model=model,
+        folder=folder,
         card=card,
         config=config,
         output=output,

@@ -10,9 +10,10 @@ from typing import Any
 
 from fashionbatch import files
 from fashionbatch.errors import SourceError, StoppedError
-from fashionbatch.inference import choice, output
+from fashionbatch.inference import choice, leases, output
 from fashionbatch.inference.choice import AUTO, Chosen
 from fashionbatch.inference.job import Job, Tell
+from fashionbatch.inference.leases import Lessee
 from fashionbatch.inference.plan import Unit, content_now
 from fashionbatch.inference.reuse import Reuse
 from fashionbatch.inference.stream import Failures, StoppedHere, Stream, Writer
@@ -60,6 +61,8 @@ class _Run:
         self.folder = output.parts_folder(job.output)
         self.began = time.perf_counter()
         self.fingerprint: dict[str, Any] = {}
+        self.several = len(job.config.device_names) > 1
+        self.retry: bool | None = None
 
     def predict(self, *, dry_run: bool) -> dict[str, Any]:
         job, config = self.job, self.job.config
@@ -78,7 +81,7 @@ class _Run:
                 output.refuse_changed(job.output, how)
         with ExitStack() as stack:
             pool = None
-            if not dry_run:
+            if not dry_run and not self.several:
                 # first, because its processes are forked, and engines start threads
                 pool = stack.enter_context(
                     Pool(
@@ -103,11 +106,12 @@ class _Run:
                 output.refuse_other_parts(self.folder, self.fingerprint)
             pending = self._pending(retry=config.retry_failed)
             plan = self._plan(chosen, pending, timed=dry_run)
-            if dry_run or pool is None:
+            if dry_run:
                 return plan
             self.tell("plan", plan)
+            self.retry = config.retry_failed if reusable else None
             reuse = None
-            if reusable:
+            if reusable and pool is not None:
                 reuse = Reuse(job.output, job.answers, retry=config.retry_failed)
                 stack.callback(reuse.close)
             return self._rounds(pending, chosen, pool, reuse)
@@ -224,7 +228,7 @@ class _Run:
         }
 
     def _rounds(
-        self, pending: list[int], chosen: Chosen, pool: Pool, reuse: Reuse | None
+        self, pending: list[int], chosen: Chosen, pool: Pool | None, reuse: Reuse | None
     ) -> dict[str, Any]:
         """Predicts what is pending and merges; again where somebody else took parts away."""
         job = self.job
@@ -254,28 +258,35 @@ class _Run:
             counts, fresh=job.plan.items - kept, engine=chosen.name, seconds=seconds
         )
 
-    def _stream(self, pending: list[int], chosen: Chosen, pool: Pool, reuse: Reuse | None) -> None:
+    def _stream(self, pending: list[int], chosen: Chosen, pool: Pool | None, reuse: Reuse | None) -> None:
         job = self.job
         self.folder.mkdir(parents=True, exist_ok=True)
         parts.say(self.folder, self.fingerprint)
+        failures = Failures(job.most_failures, self.already_failed, self.tell)
         with interrupts() as asked:
-            stream = Stream(
-                plan=job.plan,
-                labels=job.labels,
-                grid=job.grid,
-                answers=job.answers,
-                engine=chosen.engine,
-                device=job.device,
-                pool=pool,
-                fingerprint=files.fingerprint(self.fingerprint),
-                failures=Failures(job.most_failures, self.already_failed, self.tell),
-                asked=asked,
-                tell=self.tell,
-                reuse=reuse,
-            )
             try:
-                with Writer(self._commit) as writer:
-                    stream.run(pending, writer.put)
+                if pool is None:
+                    chosen.engine.close()  # each process makes its own
+                    lessee = self._lessee()
+                    names = job.config.device_names
+                    leases.run(lessee, names, pending, failures, asked, self.tell)
+                else:
+                    stream = Stream(
+                        plan=job.plan,
+                        labels=job.labels,
+                        grid=job.grid,
+                        answers=job.answers,
+                        engine=chosen.engine,
+                        device=job.device,
+                        pool=pool,
+                        fingerprint=files.fingerprint(self.fingerprint),
+                        failures=failures,
+                        asked=asked,
+                        tell=self.tell,
+                        reuse=reuse,
+                    )
+                    with Writer(self._commit) as writer:
+                        stream.run(pending, writer.put)
             except StoppedHere:
                 left = sum(job.plan.units[n].count for n in self._pending())
                 raise StoppedError(
@@ -285,6 +296,20 @@ class _Run:
                 ) from None
             finally:
                 self._leave_nothing()
+
+    def _lessee(self) -> Lessee:
+        job = self.job
+        return Lessee(
+            plan=job.plan,
+            model=job.folder,
+            config=job.config,
+            output=job.output,
+            engine=self.fingerprint["engine"],
+            fingerprint=files.fingerprint(self.fingerprint),
+            folder=self.folder,
+            workers=job.workers,
+            retry=self.retry,
+        )
 
     def _commit(self, part: Part) -> None:
         try:

@@ -536,12 +536,11 @@ def test_memory_per_row(run):
         for i, mine in enumerate(np.split(rows, 1000))
     ]
     plan = plans.Plan(path=Path(), catalogue=Missing(), units=units)
-    model, card = cards.load(run)
     config = PredictConfig(batch_size=300, device="cpu")
     made = []
     tracemalloc.start()
     try:
-        job = jobs.prepare(plan, model, card, config, Path("x.h5"), lambda e, v: None)
+        job = jobs.prepare(plan, run, config, Path("x.h5"), lambda e, v: None)
         stream = streams.Stream(
             plan=plan, labels=job.labels, grid=job.grid, answers=job.answers,
             engine=Eager(job.engine_job()), device=job.device, pool=Pool(), fingerprint="",
