@@ -27,6 +27,8 @@ EXTENSIONS = {**FORMATS, "MPO": "jpg"}
 MAX_PIXELS = 100_000_000
 #: most bytes of an image file
 MAX_BYTES = base.MAX_BYTES
+#: the reason where decoding takes more memory than there is
+NO_MEMORY = "not enough memory"
 
 # What matters raises; hints would fill the log. For the process, because catch_warnings is not safe
 # in the threads that check images.
@@ -154,4 +156,6 @@ def _on_white(band: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError) or "out of memory" in str(error):
+        return NO_MEMORY
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -14,6 +14,7 @@ from fashionbatch.errors import ImageError
 
 #: what libjpeg warns of where pixels are lost; the other warnings are of form only
 _DAMAGE = ("premature end of data segment", "bad Huffman code", "instead of RST")
+_NO_MEMORY = "Insufficient memory"
 _REDUCTIONS = (8, 4, 2)  # what libjpeg does faster than decoding everything
 
 
@@ -45,6 +46,7 @@ def decode(data: bytes, size: tuple[int, int], reduction: int = 1) -> npt.NDArra
 
     Raises:
         ImageError: pixels are missing or damaged.
+        MemoryError: there is not enough memory.
     """
     width, height = (-(-length // reduction) for length in size)
     try:
@@ -54,5 +56,7 @@ def decode(data: bytes, size: tuple[int, int], reduction: int = 1) -> npt.NDArra
     except ValueError as error:
         if any(sign in str(error) for sign in _DAMAGE):
             raise ImageError("decode", str(error)) from None
+        if _NO_MEMORY in str(error):
+            raise MemoryError from None
         return None
     return pixels if pixels.shape == (height, width, 3) else None

@@ -7,8 +7,16 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from fashionbatch.errors import ImageError
 from fashionbatch.pipeline import headers, jpeg
-from fashionbatch.pipeline.decode import MAX_BYTES, MAX_PIXELS, decode, open_image, orientation
+from fashionbatch.pipeline.decode import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    NO_MEMORY,
+    decode,
+    open_image,
+    orientation,
+)
 from fashionbatch.pipeline.transforms import fit, placed
 from fashionbatch.specs import Preprocessing
 
@@ -39,7 +47,10 @@ def load(data: bytes, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
         >>> load(open("hat.jpg", "rb").read(), Preprocessing()).shape  # doctest: +SKIP
         (224, 224, 3)
     """
-    pixels = _from_jpeg(data, preprocessing)
+    try:
+        pixels = _from_jpeg(data, preprocessing)
+    except MemoryError:
+        raise ImageError("decode", NO_MEMORY) from None
     return fit(decode(data), preprocessing) if pixels is None else pixels
 
 
