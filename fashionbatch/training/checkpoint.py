@@ -88,9 +88,12 @@ def save(
                     plain.setdefault(str(index), {})[key] = value
         for rank, drawn in enumerate(randoms):
             tensors |= {f"random.{rank}.{k}": v for k, v in drawn.tensors.items()}
-        safetensors.torch.save_file(
-            {k: v.contiguous().clone() for k, v in tensors.items()}, temporary / _TENSORS
-        )
+        # copies, since some share memory; on the CPU, since a GPU may have no room for them
+        copies = {
+            k: v.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+            for k, v in tensors.items()
+        }
+        safetensors.torch.save_file(copies, temporary / _TENSORS)
         files.sync(temporary / _TENSORS)
         values = {
             **state,

@@ -193,8 +193,12 @@ class Stepper:
         lower = self.bfloat16 and len(inputs[0]) > 0
         with torch.autocast(self.device.type, torch.bfloat16, enabled=lower):
             outputs: Outputs = forward(*inputs)
-        return outputs._replace(
-            logits=outputs.logits.float(), attributes=outputs.attributes.float()
+        # all of it: penalties are sums over many values, which bfloat16 has no digits for
+        return Outputs(
+            logits=outputs.logits.float(),
+            attributes=outputs.attributes.float(),
+            bottleneck=outputs.bottleneck.float(),
+            dense=tuple(d.float() for d in outputs.dense),
         )
 
     def _pieces(self, count: int, largest: int) -> list[slice]:
