@@ -258,7 +258,9 @@ class _Run:
             counts, fresh=job.plan.items - kept, engine=chosen.name, seconds=seconds
         )
 
-    def _stream(self, pending: list[int], chosen: Chosen, pool: Pool | None, reuse: Reuse | None) -> None:
+    def _stream(
+        self, pending: list[int], chosen: Chosen, pool: Pool | None, reuse: Reuse | None
+    ) -> None:
         job = self.job
         self.folder.mkdir(parents=True, exist_ok=True)
         parts.say(self.folder, self.fingerprint)
