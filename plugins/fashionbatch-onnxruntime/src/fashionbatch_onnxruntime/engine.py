@@ -45,6 +45,7 @@ class OnnxRuntime(fashionbatch.Engine):
                 f"the engine onnxruntime computes in float32 only, not {job.precision}: "
                 "leave --precision out, or choose another engine"
             )
+        self._provider = _provider(job.device)
         cache = Cache(job.cache, self._key(job)) if job.key else None
         exported = cache.read() if cache else None
         if exported is None:
@@ -79,18 +80,17 @@ class OnnxRuntime(fashionbatch.Engine):
         options.inter_op_num_threads = 1
         # a thread that spins while it waits takes the core from those that decode
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        provider, settings = _provider(job.device)
         try:
             session = onnxruntime.InferenceSession(
-                exported.data, options, providers=[(provider, settings)]
+                exported.data, options, providers=[self._provider]
             )
         except Exception as error:  # pybind hands over C++'s errors under many types
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise ValueError(f"ONNX Runtime cannot load the network ({reason})") from error
-        if session.get_providers()[0] != provider:  # it falls back to the CPU with a log message
+        if session.get_providers()[0] != self._provider[0]:  # it takes the CPU, and logs that
             raise ValueError(
-                f"ONNX Runtime cannot use {job.device}: its {provider} does not load here "
-                "(is its CUDA version the one that is installed?)"
+                f"ONNX Runtime cannot use {job.device}: its {self._provider[0]} does not load here "
+                "(is its version of CUDA the one that is installed?)"
             )
         session.disable_fallback()
         self._session = session
@@ -178,13 +178,21 @@ def _answers(module: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
 
 def _provider(device: torch.device) -> tuple[str, dict[str, str]]:
     """The execution provider of a device, and its settings."""
-    if device.type == "cpu":
-        return "CPUExecutionProvider", {}
-    if device.type == "cuda":
-        return "CUDAExecutionProvider", {
-            "device_id": str(device.index or 0),
-            # kernels that are chosen by a measurement could be others in the next run
-            "cudnn_conv_algo_search": "HEURISTIC",
-            "use_tf32": "0",  # its 10 bits are not float32
-        }
-    raise ValueError(f"the engine onnxruntime does not run on {device.type}: choose another engine")
+    providers: dict[str, tuple[str, dict[str, str]]] = {
+        "cpu": ("CPUExecutionProvider", {}),
+        "cuda": (
+            "CUDAExecutionProvider",
+            {
+                "device_id": str(device.index or 0),
+                # kernels that are chosen by a measurement could be others in the next run
+                "cudnn_conv_algo_search": "HEURISTIC",
+                "use_tf32": "0",  # its 10 bits are not float32
+            },
+        ),
+    }
+    name, settings = providers.get(device.type, ("", {}))
+    if name not in onnxruntime.get_available_providers():
+        raise ValueError(
+            f"the installed onnxruntime does not run on {device}: choose another engine"
+        )
+    return name, settings
