@@ -57,7 +57,7 @@ class Eager(Engine):
         """See :class:`Engine`; in smaller pieces where a batch is too large for the memory."""
         while True:
             try:
-                pieces = [self._answers(piece) for piece in images.split(self._size)]
+                pieces = [self._answers(piece) for piece in torch.split(images, self._size)]
                 break
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not is_memory_error(error) or self._size == 1:

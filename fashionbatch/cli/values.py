@@ -67,7 +67,7 @@ def duration(seconds: float) -> str:
         ('42 s', '3 h 2 min', '2 d 7 h')
     """
     left = round(seconds)
-    found = []
+    found: list[tuple[int, str]] = []
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         number, left = divmod(left, length)
         if number or (found or unit == "s"):

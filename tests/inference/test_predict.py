@@ -528,7 +528,10 @@ def test_memory_per_row(run):
                 failures = {place: ImageError("read", "gone") for place in range(len(rows))}
                 images = torch.zeros(300, 3, 28, 28, dtype=torch.uint8)
                 sha256 = np.zeros((len(rows), 32), np.uint8)
-                yield Loaded(number, rows, images, failures, sha256)
+                yield Loaded(
+                    number=number, rows=rows, images=images, failures=failures, sha256=sha256,
+                    release=lambda: None,
+                )  # fmt: skip
 
     rows = np.arange(300_000)
     units = [
