@@ -91,8 +91,6 @@ def open_image(data: bytes) -> Image.Image:
     Raises:
         ImageError: it is no JPEG, PNG or WebP file, or over a limit.
     """
-    if not data:
-        raise ImageError("decode", "the file is empty")
     if len(data) > MAX_BYTES:
         raise ImageError("decode", f"the file has over {MAX_BYTES >> 20} MiB")
     try:
@@ -100,7 +98,7 @@ def open_image(data: bytes) -> Image.Image:
     except Image.DecompressionBombError:
         raise ImageError("decode", f"over {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
-        raise ImageError("decode", "not a JPEG, PNG or WebP image") from None
+        raise ImageError("decode", headers.refusal(data)) from None
     except Exception as error:
         raise ImageError("decode", _reason(error)) from None
     if image.width * image.height > MAX_PIXELS:

@@ -15,6 +15,21 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PLAIN = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended and progressive, by Huffman's codes
 _SCAN = 0xDA  # image data follows
 _APP1 = 0xE1  # EXIF and XMP
+#: first bytes of images that are not read
+_OTHERS = {
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"%!PS": "PostScript",
+    b"%PDF": "PDF",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+}
+#: brands of the ISO base media file format (ISO/IEC 14496-12); AVIF may name HEIC's as well
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF"}
+_PROLOGUE = 4096  # bytes in which an SVG file names its root
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -27,6 +42,29 @@ def sniff(data: bytes) -> str | None:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "webp"
     return None
+
+
+def refusal(data: bytes) -> str:
+    """Why a file that is none of the kinds that are read is refused; names the kind it is.
+
+    Example:
+        >>> refusal(b"GIF89a...")
+        'unsupported format GIF: not a JPEG, PNG or WebP image'
+    """
+    if not data:
+        return "the file is empty"
+    name = _other(data)
+    return (f"unsupported format {name}: " if name else "") + "not a JPEG, PNG or WebP image"
+
+
+def _other(data: bytes) -> str | None:
+    if data[4:8] == b"ftyp":
+        brands = data[8 : min(64, int.from_bytes(data[:4], "big"))]
+        return next((name for brand, name in _BRANDS.items() if brand in brands), None)
+    text = data[:_PROLOGUE].lstrip()
+    if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"<svg" in text):
+        return "SVG"
+    return next((name for start, name in _OTHERS.items() if data.startswith(start)), None)
 
 
 def look(data: bytes) -> tuple[str, int, int] | None:

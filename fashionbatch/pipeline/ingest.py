@@ -118,5 +118,5 @@ def _kind(data: bytes) -> str:
         raise ImageError("decode", f"the file has over {MAX_BYTES >> 20} MiB")
     found = headers.sniff(data)
     if found is None:
-        raise ImageError("decode", "not a JPEG, PNG or WebP image" if data else "the file is empty")
+        raise ImageError("decode", headers.refusal(data))
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import subprocess
 import sys
 import zlib
@@ -23,6 +22,7 @@ from fashionbatch.pipeline.decode import decode
 from fashionbatch.pipeline.ingest import Ingest
 from fashionbatch.shards.pack import Prepared
 from tests.conftest import encode, pixels
+from tests.pipeline.files import chunk, png_header, resized_header
 
 Photo = Callable[..., bytes]
 
@@ -54,17 +54,6 @@ def refused(data: bytes) -> ImageError:
     with pytest.raises(ImageError):
         inspect(data, "decode")
     return caught.value
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that declares a size and holds next to nothing."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    image = chunk(b"IDAT", zlib.compress(b"\0" * 100))
-    return b"\x89PNG\r\n\x1a\n" + header + image + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
@@ -153,10 +142,7 @@ def test_fault_29_huge_png_header(size: tuple[int, int]) -> None:
 
 def test_fault_29_huge_jpeg_header() -> None:
     """Fault 29: 65500 x 65500 in a JPEG's header."""
-    data = bytearray(VALID["jpg"])
-    start = data.index(b"\xff\xc0") + 5
-    data[start : start + 4] = struct.pack(">HH", 65500, 65500)
-    assert "pixels" in refused(bytes(data)).reason
+    assert "pixels" in refused(resized_header(VALID["jpg"], 65500, 65500)).reason
 
 
 def test_fault_29_limits_are_of_pixels_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from fashionbatch.pipeline.load import load
 from fashionbatch.pipeline.transforms import fit
 from fashionbatch.specs import CROP_MODES, Preprocessing
 from tests.conftest import encode, pixels
+from tests.pipeline.files import resized_header
 
 PHOTO = Image.fromarray(pixels(1))
 SIZES = st.tuples(st.integers(1, 70), st.integers(1, 70))
@@ -160,13 +161,6 @@ def test_orientation_behind_the_frame_header_counts() -> None:
     assert (load(late, how("border")) == load(encode(PHOTO, exif=exif), how("border"))).all()
 
 
-def huge() -> bytes:
-    data = bytearray(encode(PHOTO))
-    start = data.index(b"\xff\xc0") + 5
-    data[start : start + 4] = struct.pack(">HH", 65500, 65500)
-    return bytes(data)
-
-
 @pytest.mark.parametrize(
     "data",
     [
@@ -175,7 +169,7 @@ def huge() -> bytes:
         encode(PHOTO)[:-2],
         encode(PHOTO)[:700],
         encode(PHOTO)[:-100] + b"\xff\xd9",
-        huge(),
+        resized_header(encode(PHOTO), 65500, 65500),
         encode(PHOTO, "PNG")[:300],
         encode(PHOTO, "GIF"),
     ],

@@ -80,13 +80,17 @@ class _Batch:
 
 @dataclass(kw_only=True, eq=False)
 class _Hand:
-    """A worker, and what it has to do; ``seen`` is where it was at ``since``."""
+    """A worker, and what it has to do.
+
+    Attributes:
+        seen: job and place at which it was found, first when the pool had waited ``since`` seconds.
+    """
 
     number: int
     connection: Connection
     todo: deque[_Batch] = field(default_factory=deque)
     seen: tuple[int, int] = (0, 0)
-    since: float = 0.0
+    since: float
 
 
 class Pool:
@@ -248,7 +252,7 @@ class Pool:
         ours, theirs = Pipe()
         self._progress[number] = 0
         self._starter.start(number, theirs)
-        self._hands[number] = _Hand(number=number, connection=ours)
+        self._hands[number] = _Hand(number=number, connection=ours, since=self._waited)
         return self._hands[number]
 
     def _send(self, hand: _Hand, batch: _Batch) -> None:
