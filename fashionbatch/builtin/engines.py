@@ -104,11 +104,11 @@ class Compiled(Eager):
     def __init__(self, job: EngineJob, *, max_autotune: bool = False) -> None:
         super().__init__(job)
         self._max_autotune = max_autotune
-        self._module = torch.compile(_alone(self._module), dynamic=False)
         # in memory as the real ones are: the code is made for these strides
         images = torch.zeros(job.shape, dtype=torch.uint8).to(memory_format=torch.channels_last)
         try:
             with _cache(job.cache):
+                self._module = torch.compile(_alone(self._module), dynamic=False)
                 self.run(images)
         except (FashionbatchError, MemoryError, torch.OutOfMemoryError):
             raise
@@ -191,15 +191,21 @@ def _unpacked() -> Iterator[None]:
 
 @contextmanager
 def _cache(folder: Path) -> Iterator[None]:
-    """Inductor's files below a folder, which has no other setting for it than the environment."""
-    if _CACHE in os.environ:
+    """Inductor's files below a folder; the environment is its only setting for that."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    before = os.environ.get(_CACHE)
+    if before not in (None, default_cache_dir()):  # which inductor itself sets, once it is used
         yield
         return
     os.environ[_CACHE] = str(folder / "inductor")
     try:
         yield
     finally:
-        del os.environ[_CACHE]
+        if before is None:
+            del os.environ[_CACHE]
+        else:
+            os.environ[_CACHE] = before
 
 
 def _reason(error: BaseException) -> str:

@@ -180,8 +180,10 @@ def test_images_stand_alone(threads: int, shared: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backbone", "size"), [("resnet18", 64), ("mobilenet_v3_small", 96)])
+@pytest.mark.parametrize(("backbone", "size"), [("resnet18", 64), ("efficientnet-lite0", 224)])
 def test_images_stand_alone_in_larger_networks(backbone: str, size: int, tmp_path: Path) -> None:
+    if backbone == "efficientnet-lite0":
+        pytest.importorskip("fashionbatch_efficientnet_lite")
     shape = (8, 3, size, size)
     module = tap("pooled", backbone, size)
     assert_images_stand_alone(OnnxRuntime(job_of(module, tmp_path, shape)), photographs(shape))
