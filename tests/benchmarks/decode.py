@@ -3,12 +3,14 @@
     python tests/benchmarks/decode.py FOLDER [REPEATS] [--limit N] [--json FILE]
 
 All ways run one after the other in each repeat, on files that are in memory, and the medians are
-compared. One thread each.
+compared. One thread, and for the pool as many processes as it says, of one thread each, beside the
+one that takes the batches; a pool also hashes each file.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import statistics
@@ -16,16 +18,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
 from torchvision.io import ImageReadMode, decode_jpeg
 
+from fashionbatch.errors import counted
 from fashionbatch.pipeline.load import load
+from fashionbatch.pipeline.pool import Limits, Pool
 from fashionbatch.pipeline.transforms import fit, placed
 from fashionbatch.specs import Preprocessing
 
 PREPROCESSING = Preprocessing()
+BATCH = 32
 Way = Callable[[list[bytes]], None]
 
 
@@ -53,6 +59,29 @@ def by_torchvision(data: bytes) -> object:
     return functional.interpolate(image[None], size, mode="bilinear", antialias=True)
 
 
+class Files:
+    """Files in memory, as images of a pool."""
+
+    def __init__(self, files: list[bytes]) -> None:
+        self.files = files
+
+    def read(self, row: int) -> bytes:
+        """The bytes of a row."""
+        return self.files[row]
+
+
+def by_pool(pool: Pool) -> Way:
+    """In the processes of a pool that is there already."""
+
+    def run(files: list[bytes]) -> None:
+        rows = np.arange(len(files))
+        order = (rows[start : start + BATCH] for start in range(0, len(files), BATCH))
+        for loaded in pool.batches(order):
+            loaded.release()
+
+    return run
+
+
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -69,12 +98,18 @@ def main() -> None:
         "torchvision": one_by_one(by_torchvision),
         "load": one_by_one(lambda data: load(data, PREPROCESSING)),
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(given.repeats):
-        for name, way in ways.items():
-            began = time.perf_counter()
-            way(files)
-            times[name].append(time.perf_counter() - began)
+    times: dict[str, list[float]] = {}
+    with contextlib.ExitStack() as pools:
+        for workers in (1, 2):
+            pool = Pool(
+                Files(files), PREPROCESSING, batch_size=BATCH, workers=workers, limits=Limits()
+            )
+            ways[f"Pool, {counted(workers, 'worker')}"] = by_pool(pools.enter_context(pool))
+        for _ in range(given.repeats):
+            for name, way in ways.items():
+                began = time.perf_counter()
+                way(files)
+                times.setdefault(name, []).append(time.perf_counter() - began)
     rates = {name: len(files) / statistics.median(t) for name, t in times.items()}
     size = sum(map(len, files)) / 1e6
     print(f"{len(files)} JPEGs, {size:.0f} MB, to {PREPROCESSING.size}, {given.repeats} repeats")

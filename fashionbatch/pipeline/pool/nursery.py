@@ -175,28 +175,35 @@ def _tend(control: socket.socket, life: Life) -> None:
     gc.freeze()  # a collection would copy all memory that is shared with the process forked
     children: dict[int, int] = {}  # process, or the negative number of an error, by number
     lingering: list[int] = []
-    while True:
-        request, descriptors, _, _ = socket.recv_fds(control, _REQUEST.size, 1)
-        if not request:
-            break
-        action, number = _REQUEST.unpack(request)
-        lingering = [process for process in lingering if _code(process) is None]
-        if action == _START:
-            children[number] = _fork(control, life, number, descriptors[0])
-            continue
-        process = children.pop(number)
-        if process < 0:
-            control.send(_REPLY.pack(_NOT_STARTED, -process))
-            continue
-        code = _kill(process)
-        if code is None:
-            lingering.append(process)
-        control.send(_REPLY.pack(_LINGERS, 0) if code is None else _REPLY.pack(_ENDED, code))
-    living = [process for process in children.values() if process > 0]
-    for process in living:
-        os.kill(process, signal.SIGKILL)
-    for process in living:
-        _kill(process)
+    try:
+        while True:
+            request, descriptors, _, _ = socket.recv_fds(control, _REQUEST.size, 1)
+            if not request:
+                return
+            action, number = _REQUEST.unpack(request)
+            lingering = [process for process in lingering if _code(process) is None]
+            if action == _START:
+                children[number] = _fork(control, life, number, descriptors[0])
+            else:
+                control.send(_ended(children.pop(number), lingering))
+    except ConnectionError:
+        return
+    finally:
+        living = [process for process in children.values() if process > 0]
+        for process in living:
+            os.kill(process, signal.SIGKILL)
+        for process in living:
+            _kill(process)
+
+
+def _ended(process: int, lingering: list[int]) -> bytes:
+    if process < 0:
+        return _REPLY.pack(_NOT_STARTED, -process)
+    code = _kill(process)
+    if code is None:
+        lingering.append(process)
+        return _REPLY.pack(_LINGERS, 0)
+    return _REPLY.pack(_ENDED, code)
 
 
 def _fork(control: socket.socket, life: Life, number: int, descriptor: int) -> int:
@@ -227,7 +234,7 @@ def _kill(process: int) -> int | None:
     until, pause = time.monotonic() + _LINGERING, 0.0005
     while (code := _code(process)) is None and time.monotonic() < until:
         time.sleep(pause)
-        pause = min(2 * pause, 0.05)
+        pause = min(2 * pause, 0.005)
     return code
 
 

@@ -339,6 +339,6 @@ class Pool:
 
 
 def _how(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"ended (exit code {code})"
+    if code is None or code >= 0:  # none is known of one that still waits for a disk
+        return f"ended (exit code {code})" if code is not None else "cannot be ended"
     return f"crashed (signal {-code})"

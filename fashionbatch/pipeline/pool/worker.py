@@ -149,7 +149,9 @@ def _settle(limits: Limits) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         taken = pages * resource.getpagesize()
         _lower(resource.RLIMIT_AS, taken + limits.memory)
-        _lower(resource.RLIMIT_CORE, 0)  # a crash that is expected is not to fill the disk
+        # a crash that is expected is not to fill the disk; 0 would not keep a program that collects
+        # crashes from being started
+        _lower(resource.RLIMIT_CORE, 1)
 
 
 def _lower(which: int, limit: int) -> None:
