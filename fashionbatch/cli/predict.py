@@ -22,6 +22,12 @@ class PredictTeller(Teller):
         """It begins."""
         say(f"{values['items']} items with {values['model']} -> {values['output']}")
 
+    def on_trying(self, values: dict[str, Any]) -> None:
+        """An engine is timed."""
+        takes = values["preparation"]
+        more = f", which takes about {duration(takes)} to get ready" if takes else ""
+        say(f"timing the engine {values['engine']}{more}")
+
     def on_plan(self, values: dict[str, Any]) -> None:
         """What is going to happen."""
         for line in plan_lines(values):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,17 +95,20 @@ def make(component: Component, options: Mapping[str, Any], job: EngineJob) -> En
     return engine
 
 
-def quickest(job: EngineJob, batches: int) -> Chosen:
+def quickest(job: EngineJob, batches: int, tell: Callable[[str, dict[str, Any]], None]) -> Chosen:
     """Times the installed engines on batches of this job, as far as that can pay.
 
     Args:
         job: what is to be run.
         batches: that are left to do.
+        tell: gets ``("trying", {"engine", "preparation"})`` before each takes its time.
 
     Returns:
         the engine with the shortest time for all that is left, its preparation included.
     """
     component = registry.find("engine", PLAIN)
+    if batches > _TIMED:
+        tell("trying", {"engine": PLAIN, "preparation": 0.0})
     chosen = Chosen(engine=make(component, {}, job), component=component)
     seconds = {PLAIN: timed(chosen.engine, job)} if batches > _TIMED else {}
     left_out: dict[str, str] = {}
@@ -119,6 +122,7 @@ def quickest(job: EngineJob, batches: int) -> Chosen:
         if reason is None and left * _SAVES < _preparation(other):
             reason = f"it takes {_preparation(other):.0f} s to get ready, for {left:.0f} s of work"
         if reason is None:
+            tell("trying", {"engine": name, "preparation": _preparation(other)})
             try:
                 engine = make(other, {}, job)
             except UsageError as error:

@@ -151,7 +151,7 @@ class _Run:
     def _choose(self, engine: Mapping[str, Any] | None) -> Chosen:
         job = self.job.engine_job()
         if engine is None:
-            return choice.quickest(job, len(self.job.grid))
+            return choice.quickest(job, len(self.job.grid), self.tell)
         component, _ = choice.find(f"{engine['provider']}:{engine['name']}", self.job.device)
         options = engine["options"]
         return Chosen(
