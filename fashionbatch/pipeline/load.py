@@ -21,8 +21,8 @@ from fashionbatch.pipeline.transforms import fit, placed
 from fashionbatch.specs import Preprocessing
 
 #: a JPEG is decoded to no less than this many times the size that it gets, so that the filter of
-#: the resize still decides: photographs then differ from those decoded whole by 0.4 grey levels on
-#: average, 1.0 at worst
+#: the resize still decides: 120 photographs of clothes then differed from the same decoded whole by
+#: 0.4 grey levels on average, the worst by 1.0; with 1 instead of 2, by 1.4 and 4.4
 _MARGIN = 2
 #: the centre crop of a long panorama is not cut from the whole of it, resized: that takes gigabytes
 _MOST_AREA = 8  # of the input's

@@ -121,6 +121,13 @@ def test_extreme_shapes_fit(mode: str) -> None:
         assert load(encode(Image.new("RGB", size, "white")), how(mode)).shape == (32, 32, 3)
 
 
+def test_panoramas_are_cropped_before_they_are_resized(without_pillow: None) -> None:
+    """Resized whole, the centre crop of 60,000 x 2 pixels would take a gigabyte at 224."""
+    with pytest.raises(AssertionError, match="Pillow"):
+        load(encode(Image.new("RGB", (60_000, 2))), how("center", 224, 256))
+    load(encode(Image.new("RGB", (60_000, 2))), how("border", 224, 256))
+
+
 def test_nearest_is_the_plain_ways() -> None:
     """Libraries differ about which pixel is nearest."""
     assert not apart(encode(PHOTO), how("squash", interpolation="nearest")).any()
