@@ -251,8 +251,9 @@ DEATHS: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("death", DEATHS)
-@pytest.mark.parametrize("row", [0, 5, 23])
+@pytest.mark.parametrize(
+    ("death", "row"), [*((death, 5) for death in DEATHS), ("abort", 0), ("abort", COUNT - 1)]
+)
 def test_fault_36_crash_costs_one_image(death: str, row: int) -> None:
     """Whatever place in a batch: tried twice, by two processes; all others are there."""
     act, reason = DEATHS[death]
