@@ -45,21 +45,26 @@ class UnknownNameError(UsageError):
         name: the name asked for.
         known: the names there are; the nearest are suggested.
         hint: what to do, appended to the message; by default the names there are.
+        of: how many names there are, where ``known`` holds only those that may have been meant.
 
     Example:
         >>> str(UnknownNameError("backbone", "resnet5O", ["resnet50", "vgg16"]))
         "no backbone is called 'resnet5O': did you mean 'resnet50'?"
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], hint: str = "", of: int | None = None
+    ) -> None:
         names = list(known)
-        near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
+        near = names
+        if of is None:
+            near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
         if near:
             advice = "did you mean " + " or ".join(repr(n) for n in near) + "?"
-        elif len(names) <= 12:
+        elif of is None and len(names) <= 12:
             advice = "there are " + (", ".join(names) or "none")
         else:
-            advice = f"there are {len(names)}"
+            advice = f"there are {of or len(names):,}"
         super().__init__(f"no {kind} is called {name!r}: {advice}" + (f" ({hint})" if hint else ""))
 
 

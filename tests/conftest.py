@@ -148,6 +148,20 @@ def pack(tmp_path: Path) -> Callable[..., tuple[Path, Manifest]]:
 
 
 @pytest.fixture
+def predictions(tmp_path: Path) -> Callable[..., Path]:
+    """``predictions(name, shards, **changes)`` → a prediction file of made-up numbers.
+
+    See :func:`tests.predictions.write`.
+    """
+    from tests.predictions import write
+
+    def make(name: str = "p.h5", *arguments: Any, **changes: Any) -> Path:
+        return write(tmp_path / name, *arguments, **changes)
+
+    return make
+
+
+@pytest.fixture
 def contents() -> Callable[[Path], dict[str, bytes]]:
     """``contents(folder)`` → the bytes of each file in it."""
     return lambda folder: {p.name: p.read_bytes() for p in sorted(folder.iterdir())}

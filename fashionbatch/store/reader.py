@@ -1,14 +1,15 @@
-"""Reads a prediction file back, lazily."""
+"""Reads a prediction file back, lazily: by row, by name, or in blocks of rows."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict, overload
 
 import h5py
 import numpy as np
@@ -16,35 +17,217 @@ import numpy.typing as npt
 
 from fashionbatch.errors import StoreError, UnknownNameError, UsageError
 from fashionbatch.sources import Attribute
-from fashionbatch.store.merge import ATTRIBUTE_PROBABILITY, SCHEMA, VERSION
+from fashionbatch.store.column import Column, TextColumn, reading
+from fashionbatch.store.merge import ATTRIBUTE_DTYPE, ATTRIBUTE_PROBABILITY, SCHEMA, VERSION
+from fashionbatch.store.names import NameIndex, listed, near
+
+#: rows that iteration reads at a time
+BATCH = 8192
+_DTYPES: dict[str, npt.DTypeLike] = {
+    "items/shard": np.uint32,
+    "items/label": np.int32,
+    "predictions/topk_index": np.int32,
+    "predictions/topk_probability": np.float32,
+    "predictions/probability": np.float32,
+    ATTRIBUTE_PROBABILITY: ATTRIBUTE_DTYPE,
+    "failures/shard": np.uint32,
+    "shards/count": np.int64,
+}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
     """One prediction.
 
     Attributes:
+        row: its number in the file.
         name: the catalogue's name of the image.
         label: its class if it is known.
         classes: the predicted ones, best first; empty where the model learnt no category.
         probabilities: float32 ``[K]``, of the same.
-        attributes: name and probability of every attribute, best first; empty where the model
+        attribute_probability: float16 ``[A]``, of each attribute on its own; empty where the model
             learnt none.
+        attribute_names: of the same.
     """
 
+    row: int
     name: str
     label: str | None
     classes: tuple[str, ...]
     probabilities: npt.NDArray[np.float32]
-    attributes: tuple[tuple[str, float], ...] = ()
+    attribute_probability: npt.NDArray[np.float16]
+    attribute_names: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def attributes(self) -> tuple[tuple[str, float], ...]:
+        """Name and probability of every attribute, best first."""
+        values = self.attribute_probability
+        # ties go to the lower number, as with classes
+        best = np.argsort(-values, kind="stable").tolist()
+        return tuple((self.attribute_names[i], float(values[i])) for i in best)
+
+
+class FailedItem(TypedDict):
+    """An item without a row: where it was to be read from, and why it could not be predicted."""
+
+    name: str
+    shard: str
+    key: str
+    stage: str
+    reason: str
+
+
+class Failures(Sequence[FailedItem]):
+    """The items without a row, read some thousands at a time."""
+
+    def __init__(self, predictions: Predictions) -> None:
+        self._predictions = predictions
+
+    def __len__(self) -> int:
+        return len(self._predictions.text("failures/name"))
+
+    @overload
+    def __getitem__(self, place: int) -> FailedItem: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[FailedItem]: ...
+    def __getitem__(self, place: int | slice) -> FailedItem | list[FailedItem]:
+        if isinstance(place, slice):
+            return [self._read(i, i + 1)[0] for i in range(*place.indices(len(self)))]
+        number = _checked(place, len(self), "failure")
+        return self._read(number, number + 1)[0]
+
+    def __iter__(self) -> Iterator[FailedItem]:
+        for start in range(0, len(self), BATCH):
+            yield from self._read(start, start + BATCH)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def _read(self, start: int, stop: int) -> list[FailedItem]:
+        made = self._predictions
+        texts = [made.text(f"failures/{c}").read(start, stop) for c in _FAILURE_TEXTS]
+        shards = made.shard_names
+        column = made.column("failures/shard")[start:stop]
+        made.positions(column, "failures/shard", len(shards))
+        numbers = column.tolist()
+        return [
+            FailedItem(name=name, shard=shards[number], key=key, stage=stage, reason=reason)
+            for name, key, stage, reason, number in zip(*texts, numbers, strict=True)
+        ]
+
+
+_FAILURE_TEXTS = ("name", "key", "stage", "reason")
+
+
+class Batch:
+    """Some rows of a file; each column is read when it is first asked for.
+
+    Args:
+        predictions: the file.
+        start: the first row.
+        stop: the row behind the last one.
+    """
+
+    def __init__(self, predictions: Predictions, start: int, stop: int) -> None:
+        self._predictions = predictions
+        self.start = start
+        self.stop = stop
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[Row]:
+        made = self._predictions
+        vocabulary = made.classes
+        names = tuple(attribute.name for attribute in made.attributes)
+        attributes = self.attribute_probability if names else np.empty((len(self), 0), np.float16)
+        columns = zip(
+            self.names,
+            self.labels.tolist(),
+            self.topk_index.tolist(),
+            self.topk_probability,
+            attributes,
+            strict=True,
+        )
+        for place, (name, label, best, probabilities, values) in enumerate(columns, self.start):
+            yield Row(
+                row=place,
+                name=name,
+                label=vocabulary[label] if label >= 0 else None,
+                classes=tuple([vocabulary[i] for i in best]),
+                probabilities=probabilities,
+                attribute_probability=values,
+                attribute_names=names,
+            )
+
+    @cached_property
+    def names(self) -> list[str]:
+        """What the catalogue calls the images."""
+        return self._predictions.text("items/name").read(self.start, self.stop)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """In their shards."""
+        return self._predictions.text("items/key").read(self.start, self.stop)
+
+    @cached_property
+    def shards(self) -> npt.NDArray[np.uint32]:
+        """uint32 ``[n]``, positions in :attr:`Predictions.shards`."""
+        made = self._predictions
+        values = self._read(made.column("items/shard"))
+        made.positions(values, "items/shard", len(made.shard_names))
+        return values
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.int32]:
+        """int32 ``[n]``, positions in :attr:`Predictions.classes`, -1 unknown."""
+        made = self._predictions
+        values = self._read(made.column("items/label"))
+        made.positions(values, "items/label", len(made.classes), low=-1)
+        return values
+
+    @cached_property
+    def topk_index(self) -> npt.NDArray[np.int32]:
+        """int32 ``[n, K]``, best first."""
+        made = self._predictions
+        values = self._read(made.topk_index)
+        made.positions(values, "predictions/topk_index", len(made.classes))
+        return values
+
+    @cached_property
+    def topk_probability(self) -> npt.NDArray[np.float32]:
+        """float32 ``[n, K]``."""
+        return self._read(self._predictions.topk_probability)
+
+    @cached_property
+    def probability(self) -> npt.NDArray[np.float32]:
+        """float32 ``[n, C]``; see :attr:`Predictions.probability`."""
+        return self._read(self._predictions.probability)
+
+    @cached_property
+    def attribute_probability(self) -> npt.NDArray[np.float16]:
+        """float16 ``[n, A]``; see :attr:`Predictions.attribute_probability`."""
+        return self._read(self._predictions.attribute_probability)
+
+    def features(self, layer: str | None = None) -> npt.NDArray[Any]:
+        """``[n, D]`` or ``[n, D, H, W]``; see :meth:`Predictions.features`."""
+        return self._read(self._predictions.features(layer))
+
+    def _read(self, column: Column) -> npt.NDArray[Any]:
+        values: npt.NDArray[Any] = column[self.start : self.stop]
+        return values
 
 
 class Predictions:
     """A prediction file; a context manager. Arrays are read when they are asked for.
 
+    Iterating takes memory for some thousands of rows, however long the file is.
+
     Example:
         >>> with fashionbatch.open_predictions("predictions/catalog.h5") as p:  # doctest: +SKIP
-        ...     print(len(p), p[0].name, p[0].classes[0], p.features("pooled").shape)
+        ...     print(len(p), p[0].classes[0], p["dress/1.jpg"].probabilities[0])
+        ...     for batch in p.batches(10_000):
+        ...         print(batch.start, batch.names[0], batch.features().mean())
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,18 +238,84 @@ class Predictions:
         except OSError as error:
             reason = str(error).splitlines()[0]
             raise StoreError(f"{path} cannot be read as HDF5 ({reason})") from error
-        schema = self._file.attrs.get("schema")
-        version = self._file.attrs.get("schema_version")
-        if schema != SCHEMA or version != VERSION:
+        self.path = path
+        # HDF5 keeps the chunk read last with the open dataset
+        self._datasets: dict[str, h5py.Dataset] = {}
+        try:
+            self._check()
+        except BaseException:
             self._file.close()
+            raise
+
+    def _check(self) -> None:
+        with reading(self.path, "what it says of itself"):
+            schema = self._file.attrs.get("schema")
+            version = self._file.attrs.get("schema_version")
+        if schema != SCHEMA or version != VERSION:
             raise StoreError(
-                f"{path} is not a prediction file that this fashionbatch reads "
+                f"{self.path} is not a prediction file that this fashionbatch reads "
                 f"(schema {schema}, version {version}; wanted {SCHEMA}, {VERSION})"
             )
-        self.path = path
+        for main, groups in (
+            ("items/name", ("items", "predictions", "features")),
+            ("failures/name", ("failures",)),
+            ("shards/name", ("shards",)),
+        ):
+            rows = len(self.text(main))
+            for name in (f"{g}/{c}" for g in groups for c in self._listed(g)):
+                column = self.column(name)
+                if len(column) != rows:
+                    raise self._damage(f"{name} is not as long as {main}")
+                if column.dtype != _DTYPES.get(name, column.dtype):
+                    raise self._damage(f"{name} is of type {column.dtype}")
+
+    def _damage(self, what: str) -> StoreError:
+        return StoreError(f"{self.path} is damaged: {what}; copy the file again, or predict again")
+
+    def positions(self, values: npt.NDArray[Any], name: str, among: int, low: int = 0) -> None:
+        """Refuses numbers that are no positions in a list of the file.
+
+        Raises:
+            StoreError: one is below ``low``, or not below ``among``.
+        """
+        if values.size and not (values.min() >= low and values.max() < among):
+            raise self._damage(f"{name} has numbers that are not from {low} to {among - 1}")
+
+    def _listed(self, group: str) -> list[str]:
+        with reading(self.path, group):
+            return list(self._file[group]) if group in self._file else []
+
+    def column(self, name: str) -> Column:
+        """A numeric dataset by its name in the file, such as ``"items/label"``.
+
+        Raises:
+            StoreError: there is none, or it is damaged.
+        """
+        return Column(self.path, self._dataset(name))
+
+    def text(self, name: str) -> TextColumn:
+        """A dataset of texts by its name in the file, such as ``"items/key"``.
+
+        Raises:
+            StoreError: there is none, or it is damaged.
+        """
+        return TextColumn(self.path, self._dataset(name))
+
+    def _dataset(self, name: str) -> h5py.Dataset:
+        with reading(self.path, name):
+            if name not in self._datasets:
+                found = self._file[name]
+                if not isinstance(found, h5py.Dataset) or not found.shape:
+                    raise KeyError(f"it is no array, but {found!r}")
+                self._datasets[name] = found
+            return self._datasets[name]
+
+    def columns(self, group: str) -> list[str]:
+        """Names of the datasets of ``items``, ``predictions``, ``features`` or ``failures``."""
+        return [f"{group}/{name}" for name in self._listed(group)]
 
     def __len__(self) -> int:
-        return len(self._file["items/name"])
+        return len(self.text("items/name"))
 
     def __enter__(self) -> Predictions:
         return self
@@ -83,65 +332,111 @@ class Predictions:
         """Closes the file."""
         self._file.close()
 
-    def __getitem__(self, row: int) -> Row:
-        if not -len(self) <= row < len(self):
-            raise IndexError(f"row {row} of {len(self)}")
-        row %= len(self)
-        label = int(self._file["items/label"][row])
-        names = self.classes
-        return Row(
-            name=self._file["items/name"].asstr()[row],
-            label=names[label] if label >= 0 else None,
-            classes=tuple(names[i] for i in self._file["predictions/topk_index"][row]),
-            probabilities=self._file["predictions/topk_probability"][row],
-            attributes=self._ranked(row) if self.attributes else (),
-        )
+    @overload
+    def __getitem__(self, key: int | str) -> Row: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[Row]: ...
+    def __getitem__(self, key: int | str | slice) -> Row | list[Row]:
+        """The prediction of a row, or of an image by its name; of a slice, a list.
 
-    def _ranked(self, row: int) -> tuple[tuple[str, float], ...]:
-        values = self.attribute_probability[row]
-        # ties go to the lower number, as with classes
-        best = np.argsort(-values, kind="stable").tolist()
-        return tuple((self.attributes[i].name, float(values[i])) for i in best)
+        Raises:
+            IndexError: there is no such row.
+            UnknownNameError: there is no such name.
+            UsageError: several rows have that name.
+            StoreError: the file is damaged there.
+        """
+        if isinstance(key, slice):
+            return [self[row] for row in range(*key.indices(len(self)))]
+        row = self.row(key) if isinstance(key, str) else _checked(key, len(self), "row")
+        return next(iter(Batch(self, row, row + 1)))
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bool(self._by_name.rows(name))
 
     def __iter__(self) -> Iterator[Row]:
-        return (self[row] for row in range(len(self)))
+        for batch in self.batches():
+            yield from batch
 
-    @property
+    def batches(self, rows: int = BATCH) -> Iterator[Batch]:
+        """The file in blocks of ``rows`` rows, in order; the last one may be smaller."""
+        for start in range(0, len(self), rows):
+            yield Batch(self, start, min(start + rows, len(self)))
+
+    def rows(self, name: str) -> list[int]:
+        """All rows of that name, ascending; the first call reads every name once."""
+        return self._by_name.rows(name)
+
+    def row(self, name: str) -> int:
+        """The row of that name.
+
+        Raises:
+            UnknownNameError: there is none; an item that failed has no row either.
+            UsageError: there are several.
+        """
+        rows = self.rows(name)
+        if not rows:
+            alike = near(name, self.text("items/name"))
+            raise UnknownNameError(f"row of {self.path}", name, alike, of=len(self))
+        if len(rows) > 1:
+            raise UsageError(
+                f"{self.path} has {len(rows)} rows called {name!r}: read them by number "
+                f"({listed(rows)})"
+            )
+        return rows[0]
+
+    @cached_property
+    def _by_name(self) -> NameIndex:
+        return NameIndex(self.text("items/name"))
+
+    @cached_property
     def classes(self) -> tuple[str, ...]:
         """The model's vocabulary."""
-        return tuple(self._file["classes/name"].asstr()[()])
+        return self._texts("classes/name")
 
     @cached_property
     def attributes(self) -> tuple[Attribute, ...]:
         """Names and types of the model's attributes; empty where it learnt none."""
-        if "attributes" not in self._file:
+        if not self._listed("attributes"):
             return ()
-        columns = (self._file[f"attributes/{c}"].asstr()[()].tolist() for c in ("name", "type"))
+        columns = (self._texts(f"attributes/{c}") for c in ("name", "type"))
         return tuple(Attribute(name=n, type=t or None) for n, t in zip(*columns, strict=True))
 
     @property
     def names(self) -> list[str]:
-        """Of all rows."""
-        return list(self._file["items/name"].asstr()[()])
+        """Of all rows; :meth:`batches` gives them in pieces."""
+        return list(self._texts("items/name"))
 
     @property
     def labels(self) -> npt.NDArray[np.int32]:
         """int32 ``[N]``, -1 unknown."""
-        labels: npt.NDArray[np.int32] = self._file["items/label"][()]
+        labels: npt.NDArray[np.int32] = self.column("items/label")[()]
         return labels
 
     @property
-    def topk_index(self) -> h5py.Dataset:
-        """int32 ``[N, K]``; slice it to read."""
-        return self._file["predictions/topk_index"]
+    def topk_index(self) -> Column:
+        """int32 ``[N, K]``, best first; slice it to read."""
+        return self.column("predictions/topk_index")
 
     @property
-    def topk_probability(self) -> h5py.Dataset:
+    def topk_probability(self) -> Column:
         """float32 ``[N, K]``; slice it to read."""
-        return self._file["predictions/topk_probability"]
+        return self.column("predictions/topk_probability")
 
     @property
-    def attribute_probability(self) -> h5py.Dataset:
+    def probability(self) -> Column:
+        """float32 ``[N, C]``, of every class; slice it to read.
+
+        Raises:
+            UsageError: they were not stored.
+        """
+        if "predictions/probability" not in self.columns("predictions"):
+            raise UsageError(
+                f"{self.path} holds the best classes only: predict with --probabilities"
+            )
+        return self.column("predictions/probability")
+
+    @property
+    def attribute_probability(self) -> Column:
         """float16 ``[N, A]``, of each attribute on its own; slice it to read.
 
         Raises:
@@ -152,43 +447,96 @@ class Predictions:
                 f"{self.path} holds no attributes: predict with a model trained with --task "
                 "attributes"
             )
-        return self._file[ATTRIBUTE_PROBABILITY]
-
-    def features(self, layer: str = "pooled") -> h5py.Dataset:
-        """``[N, D]`` or ``[N, D, H, W]``; slice it to read.
-
-        Raises:
-            UnknownNameError: that layer's features were not stored.
-        """
-        stored = self._file.get("features", {})
-        if layer not in stored:
-            raise UnknownNameError(f"features of {self.path}", layer, list(stored))
-        return stored[layer]
+        return self.column(ATTRIBUTE_PROBABILITY)
 
     @property
-    def failures(self) -> list[dict[str, str]]:
-        """``name``, ``stage`` and ``reason`` of every item without a row."""
-        columns = {c: self._file[f"failures/{c}"].asstr()[()] for c in ("name", "stage", "reason")}
-        return [{c: str(columns[c][i]) for c in columns} for i in range(len(columns["name"]))]
+    def layers(self) -> list[str]:
+        """Whose features are stored."""
+        return self._listed("features")
+
+    def features(self, layer: str | None = None) -> Column:
+        """``[N, D]`` or ``[N, D, H, W]``; slice it to read.
+
+        Args:
+            layer: one of :attr:`layers`; may be left out where there is only one.
+
+        Raises:
+            UsageError: none are stored, or it is not said which of several.
+            UnknownNameError: that layer's features were not stored.
+        """
+        stored = self.layers
+        if not stored:
+            raise UsageError(f"{self.path} holds no features: predict without --features none")
+        if layer is None and len(stored) > 1:
+            raise UsageError(
+                f"{self.path} holds features of several layers: choose one of {', '.join(stored)}"
+            )
+        layer = stored[0] if layer is None else layer
+        if layer not in stored:
+            raise UnknownNameError(f"features of {self.path}", layer, stored)
+        return self.column(f"features/{layer}")
+
+    @property
+    def failures(self) -> Failures:
+        """Every item without a row; a sequence that is read as it is asked for."""
+        return Failures(self)
 
     @property
     def shards(self) -> list[tuple[str, str, int]]:
         """``(name, sha256, count)`` of every input shard."""
-        names, hashes = (self._file[f"shards/{c}"].asstr()[()] for c in ("name", "sha256"))
-        counts = self._file["shards/count"][()].tolist()
-        return [(str(n), str(h), c) for n, h, c in zip(names, hashes, counts, strict=True)]
+        names, hashes = self.shard_names, self._texts("shards/sha256")
+        counts = self.column("shards/count")[()].tolist()
+        return list(zip(names, hashes, counts, strict=True))
 
-    @property
+    @cached_property
+    def shard_names(self) -> tuple[str, ...]:
+        """Of every input shard; :attr:`Batch.shards` are positions in it."""
+        return self._texts("shards/name")
+
+    @cached_property
     def model(self) -> dict[str, Any]:
         """The card of the model that predicted."""
-        card: dict[str, Any] = json.loads(self._file.attrs["model_card"])
-        return card
+        return self._json("model_card")
 
-    @property
+    @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What the file depends on: input, model, configuration, engine."""
-        values: dict[str, Any] = json.loads(self._file.attrs["fingerprint"])
+        return self._json("fingerprint")
+
+    @property
+    def source(self) -> Path | None:
+        """Where the catalogue lay when it was predicted, if the file says so."""
+        with reading(self.path, "the attribute source"):
+            found = self._file.attrs.get("source")
+        return None if found is None else Path(str(found))
+
+    def about(self) -> dict[str, str]:
+        """The texts that the file says of itself: card, fingerprint, configuration, as JSON."""
+        with reading(self.path, "what it says of itself"):
+            return {k: str(v) for k, v in self._file.attrs.items() if isinstance(v, str)}
+
+    def _texts(self, name: str) -> tuple[str, ...]:
+        column = self.text(name)
+        return tuple(column.read(0, len(column)))
+
+    def _json(self, name: str) -> dict[str, Any]:
+        with reading(self.path, f"the attribute {name}"):
+            text = self._file.attrs[name]
+        try:
+            values: dict[str, Any] = json.loads(text)
+        except (ValueError, TypeError) as error:
+            raise StoreError(
+                f"{self.path} is damaged: the attribute {name} is no JSON; copy the file again, "
+                "or predict again"
+            ) from error
         return values
+
+
+def _checked(place: int, length: int, what: str) -> int:
+    number = operator.index(place)
+    if not -length <= number < length:
+        raise IndexError(f"{what} {number} of {length}")
+    return number % length
 
 
 def open_predictions(path: str | Path) -> Predictions:
@@ -196,6 +544,6 @@ def open_predictions(path: str | Path) -> Predictions:
 
     Raises:
         UsageError: there is no such file.
-        StoreError: it is not a prediction file.
+        StoreError: it is not a prediction file, or is damaged.
     """
     return Predictions(Path(path))
