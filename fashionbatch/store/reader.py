@@ -68,13 +68,17 @@ class Row:
 
 
 class FailedItem(TypedDict):
-    """An item without a row: where it was to be read from, and why it could not be predicted."""
+    """An item without a row: where it was to be read from, and why it could not be predicted.
+
+    ``sha256`` is the hash of its bytes in hexadecimal, empty where they could not be had.
+    """
 
     name: str
     shard: str
     key: str
     stage: str
     reason: str
+    sha256: str
 
 
 class Failures(Sequence[FailedItem]):
@@ -109,10 +113,21 @@ class Failures(Sequence[FailedItem]):
         shards = made.shard_names
         column = made.column("failures/shard")[start:stop]
         made.positions(column, "failures/shard", len(shards))
-        numbers = column.tolist()
+        hashes = [""] * len(column)
+        if "failures/sha256" in made.columns("failures"):
+            hashes = _hexadecimal(made.column("failures/sha256")[start:stop])
         return [
-            FailedItem(name=name, shard=shards[number], key=key, stage=stage, reason=reason)
-            for name, key, stage, reason, number in zip(*texts, numbers, strict=True)
+            FailedItem(
+                name=name,
+                shard=shards[number],
+                key=key,
+                stage=stage,
+                reason=reason,
+                sha256=sha256,
+            )
+            for name, key, stage, reason, number, sha256 in zip(
+                *texts, column.tolist(), hashes, strict=True
+            )
         ]
 
 
@@ -169,6 +184,12 @@ class Batch:
     def keys(self) -> list[str]:
         """In their shards."""
         return self._predictions.text("items/key").read(self.start, self.stop)
+
+    @cached_property
+    def sha256(self) -> list[str]:
+        """Of the images' bytes, in hexadecimal; empty where :attr:`Predictions.hashed` is false."""
+        made = self._predictions
+        return _hexadecimal(self._read(made.column("items/sha256"))) if made.hashed else []
 
     @cached_property
     def shards(self) -> npt.NDArray[np.uint32]:
@@ -407,6 +428,11 @@ class Predictions:
         return list(self._texts("items/name"))
 
     @property
+    def hashed(self) -> bool:
+        """Whether the file knows the SHA-256 of each image."""
+        return "items/sha256" in self.columns("items")
+
+    @property
     def labels(self) -> npt.NDArray[np.int32]:
         """int32 ``[N]``, -1 unknown."""
         labels: npt.NDArray[np.int32] = self.column("items/label")[()]
@@ -530,6 +556,10 @@ class Predictions:
                 "or predict again"
             ) from error
         return values
+
+
+def _hexadecimal(hashes: npt.NDArray[np.uint8]) -> list[str]:
+    return [row.tobytes().hex() if row.any() else "" for row in hashes]
 
 
 def _checked(place: int, length: int, what: str) -> int:

@@ -158,7 +158,7 @@ def test_column_that_is_missing(predictions, name):
 
 
 def test_any_flipped_bit_ends_in_one_line(predictions):
-    """Whatever byte is flipped: the file is read, or refused in one line; nothing else is raised."""
+    """Whatever byte is flipped: the file is read, or refused in one line."""
     path = predictions(attributes=("red",), probabilities=True)
     whole = path.read_bytes()
     refused = 0
