@@ -41,10 +41,13 @@ _PUBLIC = {
     "Visualizer": "fashionbatch.explain.base",
     "Picture": "fashionbatch.explain.base",
     "explain": "fashionbatch.api",
+    "export": "fashionbatch.api",
     "inspect": "fashionbatch.api",
+    "merge": "fashionbatch.api",
     "open_predictions": "fashionbatch.store.reader",
     "open_shards": "fashionbatch.shards.read",
     "predict": "fashionbatch.api",
+    "search": "fashionbatch.api",
     "shard": "fashionbatch.api",
     "train": "fashionbatch.api",
     "verify": "fashionbatch.api",
@@ -75,18 +78,31 @@ __all__ = [
     "VisualizerSpec",
     "__version__",
     "explain",
+    "export",
     "hookimpl",
     "inspect",
+    "merge",
     "open_predictions",
     "open_shards",
     "predict",
+    "search",
     "shard",
     "train",
     "verify",
 ]
 
 if TYPE_CHECKING:
-    from fashionbatch.api import explain, inspect, predict, shard, train, verify
+    from fashionbatch.api import (
+        explain,
+        export,
+        inspect,
+        merge,
+        predict,
+        search,
+        shard,
+        train,
+        verify,
+    )
     from fashionbatch.explain.base import Picture, Visualizer
     from fashionbatch.hookspecs import hookimpl
     from fashionbatch.models.engine import Engine, EngineJob

@@ -16,8 +16,11 @@ from fashionbatch import folders
 from fashionbatch import recipe as recipes
 from fashionbatch.config import (
     ExplainConfig,
+    ExportConfig,
     InspectConfig,
+    MergeConfig,
     PredictConfig,
+    SearchConfig,
     ShardConfig,
     TrainConfig,
 )
@@ -301,6 +304,98 @@ def inspect(data: str | Path, **options: Any) -> dict[str, Any]:
 
     output = config.output or folders.INSPECTION / path.resolve().name.removesuffix(".tar")
     return inspecting.inspect(path, config, output)
+
+
+def export(predictions: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[str, Any]:
+    """Writes a prediction file as CSV, Parquet or NPZ.
+
+    Args:
+        predictions: the prediction file.
+        tell: gets ``("start", {"items"})`` and ``("progress", {"items"})``.
+        options: the fields of :class:`fashionbatch.config.ExportConfig`, such as ``to``.
+
+    Returns:
+        ``{"output", "format", "predicted", "failed"}``.
+
+    Raises:
+        FashionbatchError: one line that says what cannot be exported and what to do.
+
+    Example:
+        >>> fashionbatch.export("predictions/catalog.h5", to="parquet")  # doctest: +SKIP
+    """
+    config = make(ExportConfig, _with_paths(options, "output"))
+    from fashionbatch.store import export as exporting
+
+    return exporting.export(Path(predictions), config, tell)
+
+
+def merge(
+    predictions: Sequence[str | Path], *, tell: Tell = _silent, **options: Any
+) -> dict[str, Any]:
+    """Makes one prediction file of several, of one model and configuration.
+
+    Args:
+        predictions: the files; their rows follow each other in this order.
+        tell: gets ``("start", {"items"})`` and ``("progress", {"items"})``.
+        options: the fields of :class:`fashionbatch.config.MergeConfig`, such as ``output``.
+
+    Returns:
+        ``{"output", "files", "items", "predicted", "failed", "duplicates"}``.
+
+    Raises:
+        FashionbatchError: one line that says what does not fit together and what to do.
+
+    Example:
+        >>> fashionbatch.merge(["a.h5", "b.h5"], output="all.h5")  # doctest: +SKIP
+    """
+    config = make(MergeConfig, _with_paths(options, "output"))
+    from fashionbatch.store import combine
+
+    return combine.combine([Path(p) for p in predictions], config, tell)
+
+
+def search(
+    predictions: str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    tell: Tell = _silent,
+    **options: Any,
+) -> dict[str, Any]:
+    """Finds the images of a prediction file that are most like some images.
+
+    Args:
+        predictions: the prediction file, with features.
+        images: image files, or names of rows; a file goes before a row of that name.
+        tell: gets ``("start", {"items"})`` and ``("progress", {"items"})``.
+        options: the fields of :class:`fashionbatch.config.SearchConfig`, such as ``k``.
+
+    Returns:
+        see :func:`fashionbatch.retrieval.run.search`.
+
+    Raises:
+        FashionbatchError: one line that says what cannot be found and what to do.
+
+    Example:
+        >>> found = fashionbatch.search("predictions/catalog.h5", "dress/1.jpg")  # doctest: +SKIP
+        >>> found["queries"][0]["neighbours"][0]["name"]  # doctest: +SKIP
+        'dress/7.jpg'
+    """
+    config = make(SearchConfig, _with_paths(options, "model", "catalog", "output"))
+    path = Path(predictions)
+    from fashionbatch.retrieval import run as retrieval
+    from fashionbatch.store.reader import open_predictions
+
+    asked = [images] if isinstance(images, str | Path) else images
+    output = config.output or folders.SEARCH / path.stem
+    with open_predictions(path) as opened:
+        return retrieval.search(
+            opened,
+            [os.fspath(image) for image in asked],
+            lambda: folders.find_run_of(opened.model["sha256"], config.model),
+            config,
+            output,
+            tell,
+        )
 
 
 def _with_paths(options: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ SHARDS = Path("shards")
 RUNS = Path("runs")
 PREDICTIONS = Path("predictions")
 INSPECTION = Path("inspection")
+SEARCH = Path("search")
 
 
 def data_sets() -> list[Path]:
@@ -73,6 +74,34 @@ def find_run(model: Path | None) -> Path:
             "or name one with --model"
         )
     return max(finished, key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def find_run_of(sha256: str, model: Path | None) -> Path:
+    """The folder of the run with just these weights: as named, or any below ``runs/``.
+
+    Raises:
+        UsageError: the named one has other weights, or there is none.
+    """
+    from fashionbatch.errors import ModelError
+    from fashionbatch.models.card import load_card
+
+    if model is not None:
+        run = find_run(model)
+        if load_card(run).sha256 != sha256:
+            raise UsageError(
+                f"--model {model} did not make the predictions: its weights are others (SHA-256)"
+            )
+        return run
+    for path in sorted(RUNS.glob("*/model.json")):
+        try:
+            if load_card(path.parent).sha256 == sha256:
+                return path.parent
+        except ModelError:
+            continue  # another one may be whole
+    raise UsageError(
+        f"runs/ holds no run with the weights that made the predictions (SHA-256 {sha256[:12]}...)"
+        ": name its folder with --model"
+    )
 
 
 def run_folder(config: TrainConfig, data: Path) -> Path:

@@ -13,10 +13,13 @@ from fashionbatch.cli import (
     backbones,
     demo,
     explain,
+    export,
     inspect,
+    merge,
     plugins,
     predict,
     recipes,
+    search,
     shard,
     train,
     verify,
@@ -34,7 +37,7 @@ app = typer.Typer(
     help="Classify whole catalogues of fashion photographs.\n\n"
     "shard packs photographs, train finetunes a network on them, predict classifies a catalogue.",
 )
-for module in (demo, shard, inspect, verify, train, predict, explain):
+for module in (demo, shard, inspect, verify, train, predict, export, merge, search, explain):
     module.add_to(app)
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(recipes.app, name="recipes")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from fashionbatch import files
 from fashionbatch.config import ExplainConfig
+from fashionbatch.drawing import png
 from fashionbatch.errors import ImageError, SourceError, UsageError
-from fashionbatch.explain.base import Explained, Picture, Visualizer
+from fashionbatch.explain.base import Explained, Visualizer
 from fashionbatch.models import card as cards
 from fashionbatch.models import device as devices
 from fashionbatch.models.build import find_backbone
@@ -130,20 +128,5 @@ def _draw(
     drawn = list(visualizer.draw(explained, images, names))
     output.mkdir(parents=True, exist_ok=True)
     for picture in drawn:
-        _save(picture, output, taken)
+        png.save(png.free_path(output, picture.name, taken), picture.image, picture.name)
     return len(drawn)
-
-
-def _save(picture: Picture, output: Path, taken: set[str]) -> None:
-    # a name of the catalogue must not leave the folder, whatever is in it
-    safe = re.sub(r"[^\w.-]+", "_", picture.name).strip("._")[:150] or "picture"
-    stem, number = safe, 1
-    while safe.lower() in taken:  # several images may share a name: none replaces another
-        number += 1
-        safe = f"{stem}-{number}"
-    taken.add(safe.lower())
-    about = PngInfo()
-    about.add_itxt("Software", "fashionbatch")
-    about.add_itxt("Title", picture.name)
-    with files.atomic(output / f"{safe}.png") as temporary:
-        picture.image.save(temporary, format="PNG", pnginfo=about)

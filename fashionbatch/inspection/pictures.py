@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
-from PIL.PngImagePlugin import PngInfo
 
 from fashionbatch import files
+from fashionbatch.drawing import png
+from fashionbatch.drawing.cells import INK, PALE, cell, cross
+from fashionbatch.drawing.lettering import fitted, font, legible
 from fashionbatch.errors import ImageError, ShardError
-from fashionbatch.inspection.lettering import fitted, font, legible
-from fashionbatch.pipeline.decode import decode
 from fashionbatch.shards.read import ShardSet
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ _GAP = 6
 _TEXT = 190
 _MARGIN = 20
 _HEADER = 64
-_INK, _PALE, _MAT, _RED = "#222222", "#777777", "#f0f0f0", "#c0392b"
 
 
 def save_categories(path: Path, classes: Sequence[Mapping[str, Any]], title: str) -> None:
@@ -231,30 +231,25 @@ def save_contact_sheet(
     if len(chosen) == all_of_them:
         shown = _count(all_of_them, "class", "classes")
     fits = page.width - 2 * _MARGIN
-    draw.text((_MARGIN, 12), fitted(title, font(18, bold=True), fits), _INK, font(18, bold=True))
-    draw.text((_MARGIN, 36), f"{shown}, up to {samples} images of each", _PALE, font(13))
+    draw.text((_MARGIN, 12), fitted(title, font(18, bold=True), fits), INK, font(18, bold=True))
+    draw.text((_MARGIN, 36), f"{shown}, up to {samples} images of each", PALE, font(13))
     failed: list[dict[str, str]] = []
     with ThreadPoolExecutor(4) as pool:
-        for number, row in enumerate(chosen):
-            column, place = divmod(number, deep)
+        for position, row in enumerate(chosen):
+            column, place = divmod(position, deep)
             left = _MARGIN + column * (width + 2 * _MARGIN)
             top = _HEADER + place * (_CELL + 2 * _GAP)
             _letter(draw, row, left, top)
             read = [_read(shards, item) for item in row.rows]  # the shard set is for one thread
-            for cell, (item, thumb) in enumerate(
-                zip(row.rows, pool.map(_thumbnail, read), strict=True)
-            ):
-                corner = (left + _TEXT + cell * (_CELL + _GAP), top)
+            small = pool.map(functools.partial(cell, side=_CELL), read)
+            for number, (item, thumb) in enumerate(zip(row.rows, small, strict=True)):
+                corner = (left + _TEXT + number * (_CELL + _GAP), top)
                 if isinstance(thumb, str):
                     failed.append({"name": shards.name(item), "reason": thumb})
-                    _cross(draw, corner)
+                    cross(draw, corner, _CELL)
                 else:
                     page.paste(thumb, corner)
-    about = PngInfo()
-    about.add_itxt("Software", "fashionbatch")
-    about.add_itxt("Title", title)
-    with files.atomic(path) as temporary:
-        page.save(temporary, format="PNG", pnginfo=about)
+    png.save(path, page, title)
     return failed
 
 
@@ -293,38 +288,10 @@ def _read(shards: ShardSet, row: int) -> bytes | str:
         return str(error)
 
 
-def _thumbnail(data: bytes | str) -> Image.Image | str:
-    """The whole image on a mat, or why there is none."""
-    if isinstance(data, str):
-        return data
-    try:
-        image = decode(data)
-    except ImageError as error:
-        return str(error)
-    scale = _CELL / max(image.size)
-    width, height = (max(1, round(length * scale)) for length in image.size)
-    small = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    cell = Image.new("RGB", (_CELL, _CELL), _MAT)
-    cell.paste(small, ((_CELL - width) // 2, (_CELL - height) // 2))
-    return cell
-
-
 def _letter(draw: ImageDraw.ImageDraw, row: _Row, left: int, top: int) -> None:
     width = _TEXT - 2 * _GAP
     bold, plain = font(14, bold=True), font(12)
-    draw.text((left, top + 22), fitted(row.name, bold, width), _INK, bold)
-    draw.text((left, top + 42), _count(row.items, "image", "images"), _PALE, plain)
+    draw.text((left, top + 22), fitted(row.name, bold, width), INK, bold)
+    draw.text((left, top + 42), _count(row.items, "image", "images"), PALE, plain)
     if row.kind is not None:
-        draw.text((left, top + 60), fitted(row.kind, plain, width), _PALE, plain)
-
-
-def _cross(draw: ImageDraw.ImageDraw, corner: tuple[int, int]) -> None:
-    left, top = corner
-    right, bottom = left + _CELL - 1, top + _CELL - 1
-    draw.rectangle((left, top, right, bottom), _MAT, _RED)
-    draw.line((left, top, right, bottom), _RED)
-    draw.line((left, bottom, right, top), _RED)
-    centre = (left + _CELL / 2, top + _CELL / 2)
-    box = draw.textbbox(centre, "unreadable", font(12), anchor="mm")
-    draw.rectangle((box[0] - 3, box[1] - 2, box[2] + 3, box[3] + 2), _MAT)
-    draw.text(centre, "unreadable", _RED, font(12), anchor="mm")
+        draw.text((left, top + 60), fitted(row.kind, plain, width), PALE, plain)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from fashionbatch import files
 from fashionbatch.config import MergeConfig
 from fashionbatch.errors import StoreError, UsageError, counted
 from fashionbatch.store import part as parts
+from fashionbatch.store.column import Column
 from fashionbatch.store.export import refuse_existing
 from fashionbatch.store.merge import SCHEMA, VERSION
 from fashionbatch.store.reader import BATCH, Predictions, open_predictions
@@ -35,15 +36,19 @@ _GROUPS = {"items": ("items", "predictions", "features"), "failures": ("failures
 _BLOCK = 16 << 20
 _SHOWN = 3
 
+Tell = Callable[[str, dict[str, Any]], None]
 Kept = npt.NDArray[np.bool_]
 
 
-def combine(paths: Sequence[Path], config: MergeConfig) -> dict[str, Any]:
+def combine(
+    paths: Sequence[Path], config: MergeConfig, tell: Tell = lambda event, values: None
+) -> dict[str, Any]:
     """Merges prediction files into one; the same files in the same order make the same bytes.
 
     Args:
         paths: of the files.
         config: of the job.
+        tell: gets ``("start", {"items"})`` and ``("progress", {"items"})``.
 
     Returns:
         ``{"output", "files", "items", "predicted", "failed", "duplicates"}``.
@@ -67,7 +72,8 @@ def combine(paths: Sequence[Path], config: MergeConfig) -> dict[str, Any]:
         kept = _kept(opened, config.duplicates)
         config.output.parent.mkdir(parents=True, exist_ok=True)
         with files.atomic(config.output) as temporary:
-            counts = _write(temporary, opened, kept)
+            tell("start", {"items": sum(int(masks["items"].sum()) for masks in kept)})
+            counts = _write(temporary, opened, kept, tell)
             _check(temporary, counts)
     total = sum(len(mask) for masks in kept for mask in masks.values())
     return {
@@ -244,7 +250,7 @@ def _shards(predictions: Predictions, kept: dict[str, Kept], first: int) -> _Sha
 
 
 def _write(
-    path: Path, opened: Sequence[Predictions], kept: Sequence[dict[str, Kept]]
+    path: Path, opened: Sequence[Predictions], kept: Sequence[dict[str, Kept]], tell: Tell
 ) -> dict[str, int]:
     """Writes the file; returns the rows of each group."""
     shards: list[_Shards] = []
@@ -253,8 +259,12 @@ def _write(
     counts = {group: sum(int(masks[group].sum()) for masks in kept) for group in _GROUPS}
     with h5py.File(path, "w") as target:
         for group, groups in _GROUPS.items():
-            for name in (n for g in groups for n in opened[0].columns(g)):
-                _copy(target, name, group, counts[group], opened, kept, shards)
+            names = [name for g in groups for name in opened[0].columns(g)]
+            widest = max(names, key=lambda name: _width(opened[0].column(name)))
+            for name in names:
+                for rows in _copy(target, name, group, counts[group], opened, kept, shards):
+                    if group == "items" and name == widest:
+                        tell("progress", {"items": rows})
         first = opened[0]
         parts.write_text(target, "classes/name", list(first.classes))
         if first.attributes:
@@ -284,8 +294,8 @@ def _copy(
     opened: Sequence[Predictions],
     kept: Sequence[dict[str, Kept]],
     shards: Sequence[_Shards],
-) -> None:
-    """One dataset, from all files, some rows at a time."""
+) -> Iterator[int]:
+    """One dataset, from all files, some rows at a time; yields how many."""
     # of a file without rows the shape may be unknown
     model = max((p.column(name) for p in opened), key=len)
     if model.dtype.kind == "O":
@@ -302,6 +312,7 @@ def _copy(
                 values = numbers.number[values].astype(np.uint32)
             made[row : row + len(values)] = values
             row += len(values)
+            yield len(values)
 
 
 def _blocks(predictions: Predictions, name: str, kept: Kept) -> Iterator[Any]:
@@ -313,12 +324,16 @@ def _blocks(predictions: Predictions, name: str, kept: Kept) -> Iterator[Any]:
             if texts:
                 yield np.array(texts, object)
         return
-    width = int(np.prod(column.shape[1:], dtype=np.int64)) * column.dtype.itemsize
-    rows = max(1, _BLOCK // max(1, width))
+    rows = max(1, _BLOCK // max(1, _width(column)))
     for start in range(0, len(column), rows):
         values = column[start : start + rows][kept[start : start + rows]]
         if len(values):
             yield values
+
+
+def _width(column: Column) -> int:
+    """Bytes of a row."""
+    return int(np.prod(column.shape[1:], dtype=np.int64)) * column.dtype.itemsize
 
 
 def _about(opened: Sequence[Predictions], items: int) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,18 @@ from fashionbatch.store import csv_table, npz_arrays, parquet_table
 from fashionbatch.store.reader import open_predictions
 from fashionbatch.store.table import Table
 
+Tell = Callable[[str, dict[str, Any]], None]
 
-def export(path: Path, config: ExportConfig) -> dict[str, Any]:
+
+def export(
+    path: Path, config: ExportConfig, tell: Tell = lambda event, values: None
+) -> dict[str, Any]:
     """Exports a prediction file; the same file and options make the same bytes.
 
     Args:
         path: of the prediction file.
         config: of the job.
+        tell: gets ``("start", {"items"})``, and for tables ``("progress", {"items"})``.
 
     Returns:
         ``{"output", "format", "predicted", "failed"}``; items that failed are counted, whether or
@@ -32,8 +38,9 @@ def export(path: Path, config: ExportConfig) -> dict[str, Any]:
     output = config.output or path.with_suffix(f".{config.format}")
     refuse_existing(output, [path], replace=config.exist_ok)
     with open_predictions(path) as predictions:
-        table = Table(predictions, config)
+        table = Table(predictions, config, lambda rows: tell("progress", {"items": rows}))
         output.parent.mkdir(parents=True, exist_ok=True)
+        tell("start", {"items": len(table)})
         with files.atomic(output) as temporary:
             if config.format == "csv":
                 csv_table.write(temporary, table, bom=config.bom)

@@ -91,12 +91,19 @@ class Table:
     Args:
         predictions: the file.
         config: which columns.
+        advance: is told how many more rows were taken.
 
     Raises:
         UsageError: the file does not hold what is asked for.
     """
 
-    def __init__(self, predictions: Predictions, config: ExportConfig) -> None:
+    def __init__(
+        self,
+        predictions: Predictions,
+        config: ExportConfig,
+        advance: Callable[[int], None] = lambda rows: None,
+    ) -> None:
+        self.advance = advance
         self.predictions = predictions
         self.config = config
         self.fields = list(self._fields())
@@ -109,6 +116,7 @@ class Table:
         """Predicted rows in the order of the file, then the items that failed."""
         for batch in self.predictions.batches(self._rows_of_a_block()):
             yield Block(rows=len(batch), values=[field.read(batch) for field in self.fields])
+            self.advance(len(batch))
         if not self.config.failures:
             return
         for some in _batched(self.predictions.failures, _MOST_ROWS):
@@ -118,6 +126,7 @@ class Table:
                 told[field.failed] if field.failed is not None else None for field in self.fields
             ]
             yield Block(rows=len(some), values=values)
+            self.advance(len(some))
 
     def _rows_of_a_block(self) -> int:
         width = 8 * sum(max(1, field.size) for field in self.fields)

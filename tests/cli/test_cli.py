@@ -24,6 +24,7 @@ SMALL = (
 )  # fmt: skip
 COMMANDS = [
     ["demo"], ["shard"], ["inspect"], ["verify"], ["train"], ["predict"], ["explain"],
+    ["export"], ["merge"], ["search"],
     ["backbones"], ["backbones", "show"], ["recipes"], ["recipes", "show"],
     ["plugins", "list"], ["plugins", "show"], ["plugins", "check"],
 ]  # fmt: skip

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fashionbatch import api
+from fashionbatch.drawing.lettering import fitted, font, legible
 from fashionbatch.inspection import pictures
-from fashionbatch.inspection.lettering import fitted, font, legible
 from fashionbatch.shards.read import ShardSet, open_shards
 
 HOSTILE = (

@@ -1,0 +1,1 @@
+"""What pictures have in common: letters, small images, file names."""

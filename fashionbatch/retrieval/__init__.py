@@ -1,0 +1,1 @@
+"""Which images of a catalogue are like a given one."""
