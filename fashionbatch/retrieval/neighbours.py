@@ -103,12 +103,12 @@ def nearest(
 def _scale(block: Vectors) -> Vectors:
     """1 / length of each row, 0 of a row of zeros; makes rows of extreme length handy in place."""
     squares = np.einsum("nd,nd->n", block, block)
-    for place in np.flatnonzero(~((squares > _LEAST) & (squares < _MOST))):
-        peak = np.abs(block[place]).max(initial=0)
-        if peak > 0:
-            block[place] /= peak
-        squares[place] = np.einsum("d,d->", block[place], block[place])
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for place in np.flatnonzero(~((squares > _LEAST) & (squares < _MOST))):
+            peak = np.abs(block[place]).max(initial=0)
+            if peak > 0:
+                block[place] /= peak
+            squares[place] = np.einsum("d,d->", block[place], block[place])
         return np.where(squares == 0, np.float32(0), 1 / np.sqrt(squares)).astype(np.float32)
 
 

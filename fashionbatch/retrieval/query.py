@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fashionbatch.errors import ImageError, UsageError
+from fashionbatch.errors import ImageError, UnknownNameError, UsageError
 from fashionbatch.models import card as cards
 from fashionbatch.models import device as devices
 from fashionbatch.models.features import FeatureTap
@@ -57,10 +57,12 @@ def of_row(predictions: Predictions, name: str, layer: str) -> Query:
     """The query of a row.
 
     Raises:
-        UnknownNameError: there is no such row.
-        UsageError: several rows have that name.
+        UsageError: there is no such row, or there are several.
     """
-    row = predictions.row(name)
+    try:
+        row = predictions.row(name)
+    except UnknownNameError as error:
+        raise UsageError(f"there is no file {name}, and {error}") from None
     features = np.asarray(predictions.features(layer)[row], np.float32).reshape(-1)
     return Query(name=name, row=row, features=features)
 

@@ -110,7 +110,7 @@ def _told(predictions: Predictions, query: Query, best: Nearest) -> dict[str, An
                 "name": row.name,
                 "label": row.label,
                 "class": row.classes[0] if row.classes else None,
-                "probability": float(row.probabilities[0]) if row.classes else None,
+                "probability": round(float(row.probabilities[0]), 6) if row.classes else None,
             }
         )
     return {"name": query.name, "row": query.row, "sheet": None, "neighbours": neighbours}

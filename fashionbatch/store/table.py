@@ -149,7 +149,8 @@ class Table:
         stored = made.topk_index.shape[1]
         for place in range(stored if config.topk is None else min(config.topk, stored)):
             yield from _ranked(place, classes)
-        if made.attributes:
+        if made.attributes or (config.attribute_threshold, config.top_attributes) != (None, None):
+            _ = made.attribute_probability  # says so if there are none
             yield Field(name="attributes", kind="attributes", read=_Tagged(made, config))
         if config.probabilities:
             _ = made.probability  # says so if they are not stored

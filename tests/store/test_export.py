@@ -191,6 +191,7 @@ def test_format_and_place(predictions, tmp_path):
         ({"probabilities": True}, "predict with --probabilities"),
         ({"to": "npz", "probabilities": True}, "predict with --probabilities"),
         ({"to": "parquet", "features": True}, "--features none"),
+        ({"top_attributes": 3}, "holds no attributes"),
         ({"to": "npz", "features": True}, "--features none"),
     ],
 )
