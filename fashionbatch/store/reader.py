@@ -375,7 +375,7 @@ class Predictions:
         return isinstance(name, str) and bool(self._by_name.rows(name))
 
     def __iter__(self) -> Iterator[Row]:
-        for batch in self.batches():
+        for batch in self.batches(BATCH):
             yield from batch
 
     def batches(self, rows: int = BATCH) -> Iterator[Batch]:
