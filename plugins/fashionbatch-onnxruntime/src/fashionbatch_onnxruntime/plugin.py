@@ -24,7 +24,7 @@ def fashionbatch_engines() -> Iterator[fashionbatch.EngineSpec]:
         requires="pip install fashionbatch-onnxruntime",
         devices=("cpu", "cuda"),
         missing="fashionbatch_onnxruntime.plugin:missing",
-        preparation=15.0,
+        preparation=20.0,
     )
 
 
