@@ -82,7 +82,7 @@ def predict(run: Path, tmp_path: Path) -> Predict:
         output = tmp_path / "predictions" / "out.h5"
         arguments = ["predict", path, "--model", run, "-o", output, "-j", 1, "--device", "cpu"]
         with pytest.raises(SystemExit) as end:
-            app.main([str(a) for a in (*arguments, "--no-resume", "--ignore-labels")])
+            app.main([str(a) for a in (*arguments, "--restart", "--ignore-labels")])
         with h5py.File(output) as file:
             counts = {c: file[f"shards/{c}"][()].tolist() for c in ("count", "predicted", "failed")}
         for count, good, bad in zip(*counts.values(), strict=True):
