@@ -99,6 +99,7 @@ def test_shard_train_predict_as_on_the_card(photos: Path, tmp_path: Path) -> Non
     assert "complete already" in again.stderr
 
 
+@pytest.mark.slow
 def test_users_own_data_goes_before_the_sample(photos: Path, tmp_path: Path) -> None:
     """In a clone, shards/ holds the sample too: after `shard`, `train` means the user's own."""
     sample = Path(__file__).parents[2] / "shards" / "fashion-mnist"

@@ -36,7 +36,7 @@ def photos(tmp_path):
 def made(photos, run, tmp_path):
     """Its predictions."""
     output = tmp_path / "p.h5"
-    api.predict(photos, model=run, output=output, workers=0, device="cpu")
+    api.predict(photos, model=run, output=output, workers=1, device="cpu")
     return output
 
 
@@ -134,7 +134,7 @@ def test_shards(photos, run, tmp_path):
     packed = tmp_path / "packed"
     api.shard(photos, output=packed, samples_per_shard=4, workers=1)
     api.predict(
-        packed, model=run, output=tmp_path / "p.h5", workers=0, device="cpu", ignore_labels=True
+        packed, model=run, output=tmp_path / "p.h5", workers=1, device="cpu", ignore_labels=True
     )
     with open_predictions(tmp_path / "p.h5") as found:
         catalogue = catalogues.find(found, packed)

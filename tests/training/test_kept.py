@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from fashionbatch import files
 from fashionbatch.training.activations import kept, memory
@@ -45,6 +46,7 @@ def test_killed_computation_leaves_nothing_behind(train, tmp_path, monkeypatch):
     train("whole", mode="bottleneck", output=tmp_path / "other")
     child = os.fork()
     if not child:
+        torch.set_num_threads(1)  # the pool of threads is not there any more after a fork
         sync = files.sync
 
         def die(path: Path) -> None:

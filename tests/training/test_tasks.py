@@ -43,7 +43,7 @@ def test_attributes_are_learnt_and_predicted(train, deepfashion, tmp_path, task,
     card = json.loads((tmp_path / "run" / "model.json").read_text())
     assert len(card["attributes"]) == WIDTH and card["tasks"] == task.split(",")
     assert bool(card["classes"]) == (task != "attributes")
-    made = api.predict(deepfashion, model=result["run"], output=tmp_path / "p.h5", workers=0)
+    made = api.predict(deepfashion, model=result["run"], output=tmp_path / "p.h5", workers=1)
     assert made["predicted"] == 92
     with open_predictions(tmp_path / "p.h5") as file:
         assert file.attribute_probability.shape == (92, WIDTH)

@@ -43,7 +43,12 @@ class Hold:
     def _take(self, folder: Path) -> bool:
         import fcntl  # Unix only, and nothing else here is
 
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            if folder.exists() and not folder.is_dir():
+                raise
+            return False  # it was there, and is gone
         path = folder / _LOCK
         try:
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
