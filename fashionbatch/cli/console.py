@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -185,7 +185,7 @@ class Teller:
             self.bar.__exit__(None, None, None)
             self.bar = None
 
-    def __enter__(self) -> Teller:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

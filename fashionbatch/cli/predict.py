@@ -18,6 +18,15 @@ from fashionbatch.errors import counted
 class PredictTeller(Teller):
     """Shows a prediction."""
 
+    def __init__(self, title: str) -> None:
+        super().__init__(title)
+        self.reused = 0
+
+    def on_progress(self, values: dict[str, Any]) -> None:
+        """So many more items are done, or taken over."""
+        self.reused += values.get("reused", 0)
+        super().on_progress(values)
+
     def on_start(self, values: dict[str, Any]) -> None:
         """It begins."""
         say(f"{values['items']} items with {values['model']} -> {values['output']}")
@@ -74,6 +83,8 @@ def predict(
         return
     if json:
         show_json(result)
+    if tell.reused:
+        say(f"{counted(tell.reused, 'item')} taken over from the file that was there")
     say(
         f"{result['predicted']} of {result['items']} predicted"
         + (f", {result['failed']} failed (listed in the file)" if result["failed"] else "")

@@ -123,14 +123,14 @@ class _Run:
             OutputExistsError: it is of another run.
         """
         config = self.job.config
-        update = config.incremental or config.retry_failed
-        if config.incremental and recorded.get("batch_size") != wanted["batch_size"]:
-            # it was smaller than a batch then; other batches are rounded in another way
-            whole = {**recorded, "batch_size": wanted["batch_size"]}
-            output.refuse_other(self.job.output, whole, wanted, update=True)
-            return False
+        batch = recorded.get("batch_size")
+        if batch == min(config.batch_size, max(1, recorded.get("items", 0))):
+            # of a few images, which one batch had room for: that follows from the input
+            wanted = {**wanted, "batch_size": batch}
         output.refuse_other(self.job.output, recorded, wanted, update=config.incremental)
-        return update
+        # other batches are rounded in another way
+        same = batch == self.job.grid.batch_size
+        return same and (config.incremental or config.retry_failed)
 
     def _recorded_engine(self, recorded: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """What the fingerprint says of the engine, where that is known before it is made."""

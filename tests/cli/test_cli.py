@@ -223,6 +223,23 @@ def test_existing_outputs(cli, photos, run):
     assert Path("o.h5").read_bytes() == before
 
 
+def test_a_changed_catalogue(cli, photos, run):
+    """The plan is shown, and with --incremental how much was taken over."""
+    call = ("predict", "photos", "--model", run, "-o", "o.h5", "-j", 1, "--device", "cpu")
+    dry = cli(*call, "--dry-run")
+    assert dry.code == 0 and not Path("o.h5").exists()
+    assert "20 items in 1 batch of 20, 1 shard in all; about" in dry.out
+    assert "engine eager on cpu, float32" in dry.out
+    assert json.loads(cli(*call, "--dry-run", "--json").out)["batches"] == 1
+    assert cli(*call).code == 0
+    (photos / "x.png").write_bytes(next(photos.glob("*/1.png")).read_bytes())
+    refused(cli(*call), 2, "--incremental")
+    assert cli(*call, "-b", 20).code == 2
+    grown = cli(*call, "-b", 20, "--incremental")
+    assert grown.code == 0 and "21 items taken over from the file that was there" in grown.err
+    only(cli(*call, "--max-failures", "x"), 2, "--max-failures")
+
+
 def test_data_of_other_classes(cli, photos, run):
     """A data set of other classes than the model's is refused."""
     cli("shard", "photos", "-o", "d")
