@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from fashionbatch import files
-from fashionbatch.errors import SourceError, StoppedError
+from fashionbatch.errors import SourceError, StoppedError, UsageError
 from fashionbatch.inference import choice, leases, output
 from fashionbatch.inference.choice import AUTO, Chosen
 from fashionbatch.inference.job import Job, Tell
@@ -143,8 +143,10 @@ class _Run:
         for said in (begun, recorded):
             if said is not None and isinstance(said.get("engine"), dict):
                 known = said["engine"]
-                name = f"{known['provider']}:{known['name']}"
-                component, _ = choice.find(name, device)
+                try:
+                    component, _ = choice.find(f"{known['provider']}:{known['name']}", device)
+                except UsageError:  # told when there is something left to run
+                    return {k: known[k] for k in ("name", "provider", "version", "options")}
                 return choice.provenance(component, known["options"])
         return None
 

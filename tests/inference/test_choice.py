@@ -152,6 +152,20 @@ def test_auto_goes_on_as_begun(catalogue, predict, engines, monkeypatch, tmp_pat
         predict(folder, engine="eager")
 
 
+def test_engine_that_is_gone(catalogue, predict, engines):
+    """What it has finished is complete; what it has not is an error that names it."""
+    engines({"eager": 9.0, "quick": 4.0})
+    folder = catalogue(40)
+    predict(folder)
+    engines({"eager": 9.0, "quick": 4.0}, missing=lambda device: "gone")
+    events = []
+    predict(folder, tell=lambda e, v: events.append(e))
+    assert "complete" in events
+    (folder / "x.png").write_bytes((folder / "001.png").read_bytes())
+    with pytest.raises(UsageError, match="quick cannot run here: gone"):
+        predict(folder, incremental=True)
+
+
 def test_dry_run_only_plans(catalogue, predict, run, tmp_path):
     """Items, shards, batches, bytes, time: nothing is written."""
     from fashionbatch import api
