@@ -84,7 +84,7 @@ class Eager(Engine):
 
     def close(self) -> None:
         """Frees the copy of the module."""
-        del self._module
+        self.__dict__.pop("_module", None)
 
 
 class Compiled(Eager):

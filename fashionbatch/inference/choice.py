@@ -125,12 +125,12 @@ def quickest(job: EngineJob, batches: int, tell: Callable[[str, dict[str, Any]],
             tell("trying", {"engine": name, "preparation": _preparation(other)})
             try:
                 engine = make(other, {}, job)
-            except UsageError as error:
-                reason = str(error)
+                seconds[name] = timed(engine, job)
+            except Exception as error:  # whatever it is, the job can be done without this engine
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         if reason is not None:
             left_out[name] = reason
             continue
-        seconds[name] = timed(engine, job)
         if seconds[name] < seconds[chosen.name] * _QUICKER:
             chosen.engine.close()
             chosen = Chosen(engine=engine, component=other)

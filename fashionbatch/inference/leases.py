@@ -91,6 +91,7 @@ def run(
     context = multiprocessing.get_context("spawn")  # a GPU's state does not bear a fork
     left = deque(_leases(sorted(pending), len(devices)))
     lost: Counter[int] = Counter()
+    unready: Counter[str] = Counter()  # deaths before the first lease
     serving: dict[Connection, tuple[BaseProcess, str, list[int]]] = {}
 
     def start(device: str) -> None:
@@ -123,10 +124,15 @@ def run(
                     if lease:
                         _count_loss(lost, lease, lessee.plan, device, process.exitcode)
                         left.append(lease)
+                    elif left:
+                        unready[device] += 1
+                        if unready[device] >= _DEATHS:
+                            raise _never_ready(device, process.exitcode) from None
                     if left and not asked:
                         start(device)
                     continue
                 if event == "ready":
+                    unready[device] = 0
                     lend(connection)
                 elif event == "error":
                     raise FashionbatchError(values)
@@ -150,6 +156,13 @@ def run(
 def _leases(pending: Sequence[int], devices: int) -> list[list[int]]:
     size = min(_MOST, max(1, len(pending) // (devices * _EACH)))
     return [list(pending[i : i + size]) for i in range(0, len(pending), size)]
+
+
+def _never_ready(device: str, code: int | None) -> StoreError:
+    return StoreError(
+        f"the process on {device} died {_DEATHS} times before it was ready (exit code {code}): "
+        "what is finished is kept; try --device in place of --devices"
+    )
 
 
 def _count_loss(
@@ -177,6 +190,8 @@ def _serve(connection: Connection, lessee: Lessee, device: str) -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         connection.send(("error", f"{where}{error.strerror or error}"))
+    except KeyboardInterrupt:
+        return  # the process that lends tells of it
     except Exception:
         connection.send(("bug", traceback.format_exc()))
 
@@ -218,7 +233,7 @@ def _predict(connection: Connection, lessee: Lessee, device: str, asked: Interru
                 tell=tell,
                 reuse=reuse,
             )
-            with Writer(lambda part: parts.commit(lessee.folder, part)) as writer:
+            with Writer(lambda part: parts.commit(lessee.folder, part, again=True)) as writer:
                 stream.run(lease, writer.put)
             connection.send(("ready", {}))
         engine.close()

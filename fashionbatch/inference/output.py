@@ -86,8 +86,8 @@ def refuse_other(
         raise OutputExistsError(f"{what} is of another run (other {', '.join(changed)}): {advice}")
 
 
-def refuse_other_parts(folder: Path, wanted: Mapping[str, Any]) -> None:
-    """Refuses parts of another run.
+def refuse_other_parts(folder: Path, wanted: Mapping[str, Any], *, update: bool = False) -> None:
+    """Refuses parts of another run; with ``update``, those of another input are discarded.
 
     Raises:
         OutputExistsError: names the differences, where they were written down.
@@ -97,7 +97,10 @@ def refuse_other_parts(folder: Path, wanted: Mapping[str, Any]) -> None:
         return
     about = parts.said(folder)
     if about is not None:
-        refuse_other(folder, about, wanted)
+        refuse_other(folder, about, wanted, update=update)
+        if update:
+            shutil.rmtree(folder, ignore_errors=True)
+            return
     raise OutputExistsError(
         f"{folder} holds parts of a run with another input, model or configuration: {_ADVICE}"
     )

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from fashionbatch import files
@@ -63,6 +64,8 @@ class _Run:
         self.fingerprint: dict[str, Any] = {}
         self.several = len(job.config.device_names) > 1
         self.retry: bool | None = None
+        self.engine_is_closed = False
+        self.before = _identity(job.output)
 
     def predict(self, *, dry_run: bool) -> dict[str, Any]:
         job, config = self.job, self.job.config
@@ -93,7 +96,7 @@ class _Run:
                     )
                 )
             chosen = self._choose(engine)
-            stack.callback(chosen.engine.close)
+            stack.callback(self._closed, chosen)
             details = dict(chosen.engine.details)
             self.fingerprint = {
                 **job.fingerprint,
@@ -103,7 +106,7 @@ class _Run:
                 known = {"engine": self.fingerprint["engine"]}
                 output.refuse_other(job.output, recorded, known)
             if not config.restart:
-                output.refuse_other_parts(self.folder, self.fingerprint)
+                output.refuse_other_parts(self.folder, self.fingerprint, update=config.incremental)
             pending = self._pending(retry=config.retry_failed)
             plan = self._plan(chosen, pending, timed=dry_run)
             if dry_run:
@@ -176,7 +179,9 @@ class _Run:
 
     def _complete(self) -> dict[str, Any]:
         counts = self._counts()
-        self._tidy()  # a run may have been killed while it did that
+        made = output.fingerprint_of(self.job.output)
+        if parts.fingerprint_of(self.folder) in (None, files.fingerprint(made)):
+            self._tidy()  # a run may have been killed while it did that
         self._refuse_nothing(counts)
         self.tell("complete", {"output": str(self.job.output), "failed": counts[1]})
         return self._result(counts, fresh=0, engine=self._engine_of_output())
@@ -248,7 +253,9 @@ class _Run:
                 break
             except MissingPartError:
                 # another process of the same run has merged the parts, and tidied them away
-                if output.fingerprint_of(job.output) == output.plain(self.fingerprint):
+                made = _identity(job.output) != self.before
+                same = output.fingerprint_of(job.output) == output.plain(self.fingerprint)
+                if made and same:
                     counts = self._counts()
                     break
                 if last == _ROUNDS - 1:
@@ -270,7 +277,7 @@ class _Run:
         with interrupts() as asked:
             try:
                 if pool is None:
-                    chosen.engine.close()  # each process makes its own
+                    self._closed(chosen)  # each process makes its own
                     lessee = self._lessee()
                     names = job.config.device_names
                     leases.run(lessee, names, pending, failures, asked, self.tell)
@@ -292,7 +299,13 @@ class _Run:
                     with Writer(self._commit) as writer:
                         stream.run(pending, writer.put)
             except StoppedHere:
-                left = sum(job.plan.units[n].count for n in self._pending())
+                key = files.fingerprint(self.fingerprint)
+                # without a look at the images themselves: whoever stops this may not wait long
+                left = sum(
+                    unit.count
+                    for number, unit in enumerate(job.plan.units)
+                    if not parts.find(self.folder, number, fingerprint=key, count=unit.count)
+                )
                 raise StoppedError(
                     f"stopped: {job.plan.items - left:,} of {job.plan.items:,} items are finished "
                     "and kept; the same command goes on from there",
@@ -300,6 +313,11 @@ class _Run:
                 ) from None
             finally:
                 self._leave_nothing()
+
+    def _closed(self, chosen: Chosen) -> None:
+        if not self.engine_is_closed:
+            self.engine_is_closed = True
+            chosen.engine.close()
 
     def _lessee(self) -> Lessee:
         job = self.job
@@ -316,11 +334,7 @@ class _Run:
         )
 
     def _commit(self, part: Part) -> None:
-        try:
-            parts.commit(self.folder, part)
-        except FileNotFoundError:  # another process of the same run has tidied the folder away
-            self.folder.mkdir(parents=True, exist_ok=True)
-            parts.commit(self.folder, part)
+        parts.commit(self.folder, part, again=True)
 
     def _leave_nothing(self) -> None:
         """A run that finished no part leaves no folder."""
@@ -343,6 +357,7 @@ class _Run:
                 "source": to_text(str(job.plan.path)),
             },
             job.card.attributes,
+            fingerprint=files.fingerprint(self.fingerprint),
         )
 
     def _tidy(self) -> None:
@@ -371,3 +386,12 @@ class _Run:
             "images_per_second": round(fresh / seconds, 2) if fresh and seconds else 0.0,
             "engine": engine,
         }
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Stands for the file at a path as it is now."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns

@@ -43,13 +43,13 @@ class Failures:
     def __init__(self, most: int | None, already: int, tell: Tell) -> None:
         self.most, self.count, self.tell = most, already, tell
 
-    def add(self, name: str, reason: str) -> None:
-        """One more.
+    def add(self, name: str, reason: str, count: int = 1) -> None:
+        """One more, or so many of one name.
 
         Raises:
             SourceError: one too many.
         """
-        self.count += 1
+        self.count += count
         self.tell("failed", {"name": name, "reason": reason})
         if self.most is not None and self.count > self.most:
             raise SourceError(
@@ -224,7 +224,7 @@ class Stream:
         for skipped in unit.skipped:
             self.failures.add(skipped.name, skipped.reason)
         if unit.damage is not None:
-            self.failures.add(unit.name, unit.damage)
+            self.failures.add(unit.name, unit.damage, unit.count - len(unit.skipped))
         given_up = unit.count if unit.damage is not None else len(unit.skipped)
         if given_up:
             self.tell("progress", {"items": given_up})

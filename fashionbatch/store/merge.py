@@ -39,6 +39,8 @@ def merge(
     classes: Sequence[str],
     about: Mapping[str, Any],
     attributes: Sequence[Attribute] = (),
+    *,
+    fingerprint: str,
 ) -> tuple[int, int]:
     """Writes the one file that the user asked for.
 
@@ -49,6 +51,7 @@ def merge(
         classes: of the model.
         about: HDF5 attributes of the root; strings as they are, other values as JSON.
         attributes: of the model; nothing is written of them where it has none.
+        fingerprint: of the run: parts of another one are never mixed in.
 
     Returns:
         how many items are predicted, and how many failed; together the shards' counts.
@@ -60,7 +63,7 @@ def merge(
     hashes: list[str] = []
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {}
     for number, shard in enumerate(shards):
-        with parts.open_checked(folder, number) as file:
+        with parts.open_checked(folder, number, fingerprint) as file:
             rows, failed = len(file["items/name"]), len(file["failures/name"])
             if rows + failed != shard.count:
                 raise StoreError(
@@ -74,7 +77,9 @@ def merge(
     with files.atomic(output) as temporary, h5py.File(temporary, "w") as target:
         appenders = _create(target, shapes, total, failed_total)
         for number, (rows, failed) in enumerate(sizes):
-            with parts.open_checked(folder, number) as file:
+            with parts.open_checked(folder, number, fingerprint) as file:
+                if file.attrs["shard_sha256"] != hashes[number]:
+                    raise StoreError(f"{folder}: a part changed while it was read: run again")
                 _copy(file, appenders)
             appenders["items/shard"].add(np.full(rows, number, np.uint32))
             appenders["failures/shard"].add(np.full(failed, number, np.uint32))

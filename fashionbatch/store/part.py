@@ -97,8 +97,13 @@ def path_of(folder: Path, shard: int) -> Path:
     return folder / f"part-{shard:06d}.h5"
 
 
-def commit(folder: Path, part: Part) -> None:
+def commit(folder: Path, part: Part, *, again: bool = False) -> None:
     """Writes a part for good.
+
+    Args:
+        folder: of the parts.
+        part: to write.
+        again: make the folder anew where another process of the same run has tidied it away.
 
     Raises:
         OSError: the disk is full, say; nothing is left then.
@@ -119,7 +124,13 @@ def commit(folder: Path, part: Part) -> None:
         file.attrs["shard_sha256"] = part.sha256
         file.flush()
         image = file.id.get_file_image()
-    files.write(path_of(folder, part.shard), _sealed(image))
+    try:
+        files.write(path_of(folder, part.shard), _sealed(image))
+    except FileNotFoundError:
+        if not again:
+            raise
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write(path_of(folder, part.shard), _sealed(image))
 
 
 def write_text(file: h5py.File, name: str, values: list[str]) -> None:
@@ -208,8 +219,8 @@ def fingerprint_of(folder: Path) -> str | None:
     return None
 
 
-def open_checked(folder: Path, shard: int) -> h5py.File:
-    """Opens a part and checks it whole; the caller closes it.
+def open_checked(folder: Path, shard: int, fingerprint: str) -> h5py.File:
+    """Opens a part of a run and checks it whole; the caller closes it.
 
     Raises:
         MissingPartError: it is not there.
@@ -217,10 +228,14 @@ def open_checked(folder: Path, shard: int) -> h5py.File:
     """
     path = path_of(folder, shard)
     try:
-        return _opened(path)
+        file = _opened(path)
+        if file.attrs["fingerprint"] == fingerprint and file.attrs["shard"] == shard:
+            return file
+        file.close()
+        raise ValueError("it is of another run")
     except FileNotFoundError:
         raise MissingPartError(f"{path} is missing: run the same command again") from None
-    except (OSError, ValueError) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise StoreError(
-            f"{path} is damaged ({error}): remove it and run the same command again"
+            f"{path} cannot be used ({error}): remove it and run the same command again"
         ) from error

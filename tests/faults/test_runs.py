@@ -207,7 +207,7 @@ def test_fault_38_disk_full(catalogue, run, small_disk, monkeypatch, tmp_path, r
 def stopped_before_the_merge(predict, source, monkeypatch, **options):
     from fashionbatch.store import merge
 
-    def stop(*args):
+    def stop(*args, **options):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

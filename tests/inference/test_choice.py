@@ -130,7 +130,7 @@ def test_auto_goes_on_as_begun(catalogue, predict, engines, monkeypatch, tmp_pat
     engines({"eager": 9.0, "quick": 4.0})
     folder = catalogue(40)
 
-    def stop(*args):
+    def stop(*args, **options):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -166,7 +166,7 @@ def test_retry_failed_of_parts(catalogue, predict, spoilt, monkeypatch, ran, tmp
     monkeypatch.setattr(plans, "SLICE", 8)
     folder = catalogue(24)
 
-    def stop(*args):
+    def stop(*args, **options):
         raise KeyboardInterrupt
 
     from fashionbatch.store import merge

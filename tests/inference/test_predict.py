@@ -448,7 +448,7 @@ def test_part_of_a_damaged_shard_is_made_again(packed, predict, tmp_path, monkey
     whole = first.read_bytes()
     first.unlink()
 
-    def stop(*args):
+    def stop(*args, **options):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -64,8 +64,12 @@ def test_round_trip(plan):
             assert found == (p.sha256, len(p.names), len(p.failures))
             assert not parts.find(folder, p.shard, fingerprint="g", count=e.count)
             assert not parts.find(folder, p.shard, fingerprint="f", count=e.count + 1)
-        counts = merging.merge(folder, folder / "o.h5", entries, CLASSES, {"fingerprint": {"a": 1}})
-        merging.merge(folder, folder / "p.h5", entries, CLASSES, {"fingerprint": {"a": 1}})
+        counts = merging.merge(
+            folder, folder / "o.h5", entries, CLASSES, {"fingerprint": {"a": 1}}, fingerprint="f"
+        )
+        merging.merge(
+            folder, folder / "p.h5", entries, CLASSES, {"fingerprint": {"a": 1}}, fingerprint="f"
+        )
         assert (folder / "o.h5").read_bytes() == (folder / "p.h5").read_bytes()
         with open_predictions(folder / "o.h5") as found:
             assert found.names == [n for p in made for n in p.names]
@@ -104,7 +108,7 @@ def test_flipped_bytes(tmp_path):
     write(tmp_path, [made])
     path = parts.path_of(tmp_path, 0)
     whole = path.read_bytes()
-    with parts.open_checked(tmp_path, 0) as file:
+    with parts.open_checked(tmp_path, 0, "f") as file:
         expected = content(file)
     found_out = 0
     places = random.Random(1).sample(range(len(whole)), 600)
@@ -115,7 +119,7 @@ def test_flipped_bytes(tmp_path):
         path.write_bytes(data)
         valid = parts.find(tmp_path, 0, fingerprint="f", count=4) == ("hash-of-0", 3, 1)
         try:
-            with parts.open_checked(tmp_path, 0) as file:
+            with parts.open_checked(tmp_path, 0, "f") as file:
                 assert content(file) == expected
         except StoreError:
             assert not valid
@@ -146,10 +150,10 @@ def test_every_value_is_covered(tmp_path):
         path.write_bytes(data)
         assert not parts.find(tmp_path, 0, fingerprint="f", count=3)
         with pytest.raises(StoreError):
-            parts.open_checked(tmp_path, 0)
+            parts.open_checked(tmp_path, 0, "f")
 
 
-@pytest.mark.parametrize("damage", ["delete", "truncate", "empty", "other", "count"])
+@pytest.mark.parametrize("damage", ["delete", "truncate", "empty", "other", "count", "run"])
 def test_damaged_part_ends_the_merge(tmp_path, damage):
     """A missing or damaged part is an error that names it, and no file is made."""
     entries = write(tmp_path, [part(0, ["a"]), part(1, ["b", "c"])])
@@ -162,10 +166,14 @@ def test_damaged_part_ends_the_merge(tmp_path, damage):
         path.write_bytes(b"")
     elif damage == "other":
         path.write_bytes(b"no HDF5" * 500)
-    else:
+    elif damage == "count":
         parts.commit(tmp_path, part(1, ["b"]))
+    else:
+        stranger = part(1, ["b", "c"])
+        stranger.fingerprint = "of another run"
+        parts.commit(tmp_path, stranger)
     with pytest.raises(StoreError, match=r"part-000001\.h5") as error:
-        merging.merge(tmp_path, tmp_path / "o.h5", entries, CLASSES, {})
+        merging.merge(tmp_path, tmp_path / "o.h5", entries, CLASSES, {}, fingerprint="f")
     assert "\n" not in str(error.value)
     assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".h5") == []
     assert not (tmp_path / "o.h5").exists()
@@ -183,7 +191,7 @@ def test_reader_refuses_other_files(tmp_path):
     with pytest.raises(StoreError, match="not a prediction file"):
         open_predictions(tmp_path / "other.h5")
     entries = write(tmp_path, [part(0, ["a"])])
-    merging.merge(tmp_path, tmp_path / "new.h5", entries, CLASSES, {})
+    merging.merge(tmp_path, tmp_path / "new.h5", entries, CLASSES, {}, fingerprint="f")
     with h5py.File(tmp_path / "new.h5", "a") as file:
         file.attrs["schema_version"] = 99
     with pytest.raises(StoreError, match="version 99"):
@@ -194,7 +202,12 @@ def test_h5py_alone(tmp_path):
     """The file is plain HDF5: names, answers, features, failures and attributes by h5py alone."""
     entries = write(tmp_path, [part(0, ["a", "ü"], ["bad"])])
     merging.merge(
-        tmp_path, tmp_path / "o.h5", entries, CLASSES, {"model_card": {"k": [1]}, "t": "text"}
+        tmp_path,
+        tmp_path / "o.h5",
+        entries,
+        CLASSES,
+        {"model_card": {"k": [1]}, "t": "text"},
+        fingerprint="f",
     )
     with h5py.File(tmp_path / "o.h5") as file:
         assert sorted(file) == ["classes", "failures", "features", "items", "predictions", "shards"]
@@ -209,7 +222,7 @@ def test_h5py_alone(tmp_path):
 def test_rows(tmp_path):
     """Rows count from both ends and end with an IndexError."""
     entries = write(tmp_path, [part(0, ["a", "b"])])
-    merging.merge(tmp_path, tmp_path / "o.h5", entries, CLASSES, {})
+    merging.merge(tmp_path, tmp_path / "o.h5", entries, CLASSES, {}, fingerprint="f")
     with open_predictions(tmp_path / "o.h5") as found:
         assert found[-1].name == "b"
         with pytest.raises(IndexError):

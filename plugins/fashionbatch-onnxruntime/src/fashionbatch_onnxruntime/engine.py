@@ -114,7 +114,7 @@ class OnnxRuntime(fashionbatch.Engine):
 
     def close(self) -> None:
         """Frees the network."""
-        del self._session
+        self.__dict__.pop("_session", None)
 
 
 def photographs(shape: tuple[int, int, int, int]) -> Tensor:
