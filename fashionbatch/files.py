@@ -14,13 +14,17 @@ from typing import Any
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, *, within: Path | None = None) -> Iterator[Path]:
     """Gives a temporary name beside ``path``; on success it is synced and takes that name.
+
+    With ``within`` the temporary file lies in that folder of the same disk, which is to go anyway:
+    a process that is killed leaves it behind.
 
     The rename is atomic, and file and folder are synced, so that after a crash ``path`` is the old
     file or the whole new one. On an exception the temporary file is removed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    name = f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    temporary = (path.parent if within is None else within) / name
     try:
         yield temporary
         sync(temporary)

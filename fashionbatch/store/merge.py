@@ -74,7 +74,7 @@ def merge(
             hashes.append(str(file.attrs["shard_sha256"]))
             file.visititems(lambda name, item: _note(shapes, name, item))
     total, failed_total = sum(r for r, _ in sizes), sum(f for _, f in sizes)
-    with files.atomic(output) as temporary, h5py.File(temporary, "w") as target:
+    with files.atomic(output, within=folder) as temporary, h5py.File(temporary, "w") as target:
         appenders = _create(target, shapes, total, failed_total)
         for number, (rows, failed) in enumerate(sizes):
             with parts.open_checked(folder, number, fingerprint) as file:
