@@ -245,13 +245,14 @@ class _Run:
             self.tell("resumed", {"parts": done, "items": kept, "of": job.plan.items})
         started = time.perf_counter()
         for last in range(_ROUNDS):
-            if pending:
-                self._stream(pending, chosen, pool, reuse)
-            seconds = time.perf_counter() - started
             try:
+                if pending:
+                    self._stream(pending, chosen, pool, reuse)
+                seconds = time.perf_counter() - started
                 counts = self._merge(chosen)
                 break
-            except MissingPartError:
+            except (MissingPartError, FileNotFoundError):
+                seconds = time.perf_counter() - started
                 # another process of the same run has merged the parts, and tidied them away
                 made = _identity(job.output) != self.before
                 same = output.fingerprint_of(job.output) == output.plain(self.fingerprint)
