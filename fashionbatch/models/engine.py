@@ -75,7 +75,7 @@ class Engine:
         Returns:
             the module's tensors, in float32, on any device; may still be on their way there.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # the one method a subclass must write
 
     @property
     def notes(self) -> tuple[str, ...]:
