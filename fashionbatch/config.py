@@ -301,6 +301,11 @@ class TrainConfig(_Selecting):
         choices=("auto", "float32", "bfloat16"),
     )
     compile: bool = option(False, "Compile the network with torch.compile.")
+    engine: str = option(
+        "auto",
+        "Bottleneck mode and --prefix-cache: what runs the frozen part, NAME[:k=v,...]; auto times "
+        "the installed engines where there is enough to compute.",
+    )
     checkpoint_minutes: float = option(
         15.0, "Save within an epoch, too, every so many minutes; 0 saves behind epochs only.", min=0
     )
@@ -340,6 +345,12 @@ class TrainConfig(_Selecting):
                 "other than none: add those, or leave it out"
             )
         parse_choice(self.sched)
+        parse_choice(self.engine)
+        if self.engine != "auto" and not self.computes_once:
+            raise UsageError(
+                f"--engine {self.engine} computes what is frozen, once: add --mode bottleneck or "
+                "--prefix-cache, or leave it out"
+            )
         parse_options(self.opt_kwargs, "--opt-kwargs")
         for text in (*self.regularizer, *self.logger):
             parse_choice(text)
@@ -347,6 +358,11 @@ class TrainConfig(_Selecting):
             not self.name.strip() or Path(self.name).name != self.name or self.name in (".", "..")
         ):
             raise UsageError(f"--name {self.name!r}: a plain folder name, without '/'")
+
+    @property
+    def computes_once(self) -> bool:
+        """The frozen part is computed once, and what it gives is kept."""
+        return self.mode == "bottleneck" or self.prefix_cache
 
     @property
     def regularizers(self) -> list[str]:

@@ -8,14 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from fashionbatch import api
-from fashionbatch.cli.console import Teller, safe, say, show_json, warn_of_broken_plugins
+from fashionbatch.cli.console import safe, say, show_json, warn_of_broken_plugins
+from fashionbatch.cli.engines import EngineTeller, engine_lines
 from fashionbatch.cli.options import Json, with_options
 from fashionbatch.cli.values import duration, size
 from fashionbatch.config import PredictConfig
 from fashionbatch.errors import counted
 
 
-class PredictTeller(Teller):
+class PredictTeller(EngineTeller):
     """Shows a prediction."""
 
     def __init__(self, title: str) -> None:
@@ -30,12 +31,6 @@ class PredictTeller(Teller):
     def on_start(self, values: dict[str, Any]) -> None:
         """It begins."""
         say(f"{values['items']} items with {values['model']} -> {values['output']}")
-
-    def on_trying(self, values: dict[str, Any]) -> None:
-        """An engine is timed."""
-        takes = values["preparation"]
-        more = f", which takes about {duration(takes)} to get ready" if takes else ""
-        say(f"timing the engine {values['engine']}{more}")
 
     def on_plan(self, values: dict[str, Any]) -> None:
         """What is going to happen."""
@@ -102,11 +97,7 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
         f"{plan['batch_size']}, {counted(plan['shards'], 'shard')} in all; about "
         f"{size(plan['bytes'])} of output",
     ]
-    rates = [f"{name} {rate:,.1f} img/s" for name, rate in plan["rates"].items()]
-    about = f" ({', '.join(rates)})" if rates else ""
-    where = f"{plan['device']}, {plan['precision']}"
-    lines.append(f"engine {plan['engine']} on {where}{about}")
-    lines += [f"  not {name}: {why}" for name, why in plan["left_out"].items()]
+    lines += engine_lines(plan)
     if plan["seconds"] is not None:
         lines.append(f"it is going to take about {duration(plan['seconds'])}")
     return lines

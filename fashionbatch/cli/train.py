@@ -10,12 +10,12 @@ import typer
 
 from fashionbatch import api, folders
 from fashionbatch.cli.console import (
-    Teller,
     say,
     show_json,
     show_table,
     warn_of_broken_plugins,
 )
+from fashionbatch.cli.engines import EngineTeller, engine_lines
 from fashionbatch.cli.options import Json, with_options
 from fashionbatch.cli.plan import show_plan
 from fashionbatch.cli.values import readable, size
@@ -34,7 +34,7 @@ METRICS = {
 }
 
 
-class TrainTeller(Teller):
+class TrainTeller(EngineTeller):
     """Shows a training: its plan, a bar per epoch, a line per epoch, and what came between."""
 
     def on_plan(self, values: dict[str, Any]) -> None:
@@ -58,6 +58,11 @@ class TrainTeller(Teller):
                 "`fashionbatch features clear` removes them)"
             )
         say(f"{size(values['bytes'])} of activations go to {values['path']}{kept}")
+
+    def on_engine(self, values: dict[str, Any]) -> None:
+        """What computes the frozen part."""
+        for line in engine_lines(values):
+            say(line)
 
     def on_features(self, values: dict[str, Any]) -> None:
         """Features of the frozen base are being computed."""

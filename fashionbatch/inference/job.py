@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -127,15 +125,11 @@ class Job:
         side = self.card.preprocessing.size
         about = self.card.to_json()
         structure = {k: v for k, v in about.items() if k not in ("metrics", "lineage")}
-        return EngineJob(
+        return EngineJob.of_this_machine(
             module=self.tap,
             shape=(self.grid.batch_size, 3, side, side),
             device=self.device,
             precision=self.precision,
-            threads=len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1,
-            cache=_cache(),
             key=files.fingerprint([structure, self.config.features]),
         )
 
@@ -189,16 +183,6 @@ def prepare(plan: Plan, folder: Path, config: PredictConfig, output: Path, tell:
         answers=answers,
         grid=grid,
     )
-
-
-def _cache() -> Path:
-    """Where engines keep what they made."""
-    try:
-        folder = files.cache_folder() / "engines"
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:  # no home, or a read-only one: made anew by every run then
-        folder = Path(tempfile.mkdtemp(prefix="fashionbatch-engines-"))
-    return folder
 
 
 def _labels(

@@ -21,12 +21,12 @@ from typing import Any
 
 from fashionbatch.config import PredictConfig
 from fashionbatch.errors import FashionbatchError, StoreError
-from fashionbatch.inference import choice
 from fashionbatch.inference import job as jobs
 from fashionbatch.inference.plan import Plan
 from fashionbatch.inference.reuse import Reuse
 from fashionbatch.inference.stream import Failures, StoppedHere, Stream, Tell, Writer
 from fashionbatch.interrupt import Interrupt, interrupts
+from fashionbatch.models import choice
 from fashionbatch.pipeline.pool import Pool
 from fashionbatch.store import part as parts
 
@@ -210,10 +210,7 @@ def _predict(connection: Connection, lessee: Lessee, device: str, asked: Interru
         workers=lessee.workers,
         limits=job.limits,
     ) as pool:
-        component, _ = choice.find(
-            f"{lessee.engine['provider']}:{lessee.engine['name']}", job.device
-        )
-        engine = choice.make(component, lessee.engine["options"], job.engine_job())
+        engine = choice.remade(lessee.engine, job.engine_job()).engine
         reuse = None
         if lessee.retry is not None:
             reuse = Reuse(lessee.output, job.answers, retry=lessee.retry)

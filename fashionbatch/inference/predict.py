@@ -11,14 +11,15 @@ from typing import Any
 
 from fashionbatch import files
 from fashionbatch.errors import SourceError, StoppedError, UsageError
-from fashionbatch.inference import choice, leases, output
-from fashionbatch.inference.choice import AUTO, Chosen
+from fashionbatch.inference import leases, output
 from fashionbatch.inference.job import Job, Tell
 from fashionbatch.inference.leases import Lessee
 from fashionbatch.inference.plan import Unit, content_now
 from fashionbatch.inference.reuse import Reuse
 from fashionbatch.inference.stream import Failures, StoppedHere, Stream, Writer
 from fashionbatch.interrupt import interrupts
+from fashionbatch.models import choice
+from fashionbatch.models.choice import AUTO, Chosen
 from fashionbatch.pipeline.pool import Pool
 from fashionbatch.shards.threads import in_order
 from fashionbatch.sources.base import to_text
@@ -97,11 +98,7 @@ class _Run:
                 )
             chosen = self._choose(engine)
             stack.callback(self._closed, chosen)
-            details = dict(chosen.engine.details)
-            self.fingerprint = {
-                **job.fingerprint,
-                "engine": {**choice.provenance(chosen.component, chosen.options), **details},
-            }
+            self.fingerprint = {**job.fingerprint, "engine": chosen.fingerprint}
             if recorded is not None and reusable:
                 known = {"engine": self.fingerprint["engine"]}
                 output.refuse_other(job.output, recorded, known)
@@ -157,11 +154,7 @@ class _Run:
         job = self.job.engine_job()
         if engine is None:
             return choice.quickest(job, len(self.job.grid), self.tell)
-        component, _ = choice.find(f"{engine['provider']}:{engine['name']}", self.job.device)
-        options = engine["options"]
-        return Chosen(
-            engine=choice.make(component, options, job), component=component, options=options
-        )
+        return choice.remade(engine, job)
 
     def _differences(self) -> str | None:
         """How the input differs from what the output was made from; reads the files of a folder."""
@@ -225,9 +218,7 @@ class _Run:
             "batches": batches,
             "batch_size": size,
             "bytes": job.bytes(),
-            "engine": chosen.name,
-            "rates": {name: round(size / each, 2) for name, each in chosen.seconds.items()},
-            "left_out": dict(chosen.left_out),
+            **chosen.figures(size),
             "device": str(job.device),
             "precision": job.precision,
             "workers": job.workers,

@@ -98,7 +98,7 @@ class Classifier(nn.Module):
 
     def normalized(self, images: Tensor) -> Tensor:
         """uint8 or float ``[N, 3, H, W]`` on the scale 0..255 → float32, for the backbone."""
-        return (images.float() / 255 - self.mean) / self.std
+        return normalized(images, self.mean, self.std)
 
     def bottleneck(self, images: Tensor) -> Tensor:
         """uint8 or float ``[N, 3, H, W]`` on the scale 0..255 → float ``[N, D]``."""
@@ -109,6 +109,17 @@ class Classifier(nn.Module):
         """uint8 or float ``[N, 3, H, W]`` on the scale 0..255 → :class:`Outputs`."""
         outputs: Outputs = self.head(self.bottleneck(images))
         return outputs
+
+
+def normalized(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 or float ``[N, 3, H, W]`` on the scale 0..255 → float32, for a backbone.
+
+    Args:
+        images: the pixels.
+        mean: ``[1, 3, 1, 1]``, on the scale 0..1.
+        std: likewise.
+    """
+    return (images.float() / 255 - mean) / std
 
 
 def find_backbone(name: str) -> tuple[Component, BackboneSpec]:

@@ -7,13 +7,17 @@ go through it.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+
+from fashionbatch import files
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -41,6 +45,16 @@ class EngineJob:
     threads: int = 1
     cache: Path = field(default_factory=Path)
     key: str = ""
+
+    @classmethod
+    def of_this_machine(cls, **values: Any) -> Self:
+        """With all the cores that this process may use, and the user's cache."""
+        cores = (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
+        return cls(**values, threads=cores, cache=_cache())
 
 
 class Engine:
@@ -89,3 +103,13 @@ class Engine:
 
     def close(self) -> None:
         """Frees what it holds."""
+
+
+def _cache() -> Path:
+    """Where engines keep what they made."""
+    try:
+        folder = files.cache_folder() / "engines"
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # no home, or a read-only one: made anew by every run then
+        folder = Path(tempfile.mkdtemp(prefix="fashionbatch-engines-"))
+    return folder

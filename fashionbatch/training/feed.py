@@ -28,14 +28,15 @@ def make_task(
         job: as prepared.
         folder: the run's; activations go to ``.features`` beside it.
         tell: gets ``("disk", {"bytes", "path", "kept"})`` with the bytes that all earlier
-            computations take together, ``("features", {"done", "of"})`` and ``("reused",
-            {"path"})``.
+            computations take together, ``("trying", {"engine", "preparation"})``, ``("engine",
+            {"engine", "rates", "left_out", "device", "precision"})``, ``("features", {"done",
+            "of"})`` and ``("reused", {"path"})``.
 
     Raises:
         TrainingError: no image can be used, or the activations do not fit on the disk.
     """
     config = job.config
-    if config.mode == "bottleneck" or config.prefix_cache:
+    if config.computes_once:
         return _cached(job, folder, tell)
     images = Images(
         model=job.model,
@@ -80,8 +81,11 @@ def _cached(
             backbone={**job.component.provenance, "bottleneck": config.bottleneck},
             workers=job.workers,
             device=job.device,
+            engine=config.engine,
+            precision=job.precision,
             planned=planned,
             progress=progress,
+            tell=tell,
         )
 
     made: list[Activations] = []

@@ -92,6 +92,17 @@ class Job:
         assert self.config.augment is not None  # filled in
         return self.config.augment
 
+    @property
+    def precision(self) -> str:
+        """Of the numbers within the network: ``float32`` or ``bfloat16``."""
+        if self.config.precision != "auto":
+            return self.config.precision
+        # older GPUs emulate it, many times as slowly
+        fast = self.device.type == "cuda" and torch.cuda.is_bf16_supported(
+            including_emulation=False
+        )
+        return "bfloat16" if fast else "float32"
+
     def sampling(self) -> Sampling:
         """The steps of every epoch."""
         rows = self.rows["train"]

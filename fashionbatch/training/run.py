@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-import torch
 from torch import Tensor
 
 from fashionbatch import files
@@ -196,7 +195,7 @@ def make_setup(job: Job, tell: Tell, title: str, loggers: Sequence[Logger]) -> S
         unfreeze=lambda: freeze.unfreeze(job.model, job.blocks, count),
         device=job.device,
         group=job.group,
-        bfloat16=_is_bfloat16(config.precision, job.device),
+        bfloat16=job.precision == "bfloat16",
         compile=config.compile,
         micro_batch=config.micro_batch,
         checkpoint_minutes=config.checkpoint_minutes,
@@ -220,10 +219,3 @@ def _class_weights(job: Job) -> Tensor | None:
     if job.config.class_weights == "none":
         return None
     return balanced_weights(job.labels.class_counts(job.rows["train"])).to(job.device)
-
-
-def _is_bfloat16(precision: str, device: torch.device) -> bool:
-    if precision == "auto":
-        # older GPUs emulate it, many times as slowly
-        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return precision == "bfloat16"

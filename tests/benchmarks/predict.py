@@ -40,10 +40,10 @@ from torchvision.transforms import v2
 
 import fashionbatch
 from fashionbatch.config import PredictConfig
-from fashionbatch.inference import choice
 from fashionbatch.inference import job as jobs
 from fashionbatch.inference import plan as plans
 from fashionbatch.models import card as cards
+from fashionbatch.models import choice
 
 MEMORY = """
 import resource, sys

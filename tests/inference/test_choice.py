@@ -8,7 +8,7 @@ import pytest
 
 from fashionbatch.builtin.engines import Eager
 from fashionbatch.errors import OutputExistsError, UsageError
-from fashionbatch.inference import choice
+from fashionbatch.models import choice
 from fashionbatch.registry import Component
 from fashionbatch.specs import EngineSpec
 from fashionbatch.store.reader import open_predictions

@@ -16,13 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fashionbatch.errors import TrainingError
+from fashionbatch.builtin.engines import Eager
+from fashionbatch.errors import TrainingError, UnknownNameError
+from fashionbatch.models import choice
 from fashionbatch.models.build import Classifier, Head
 from fashionbatch.models.cut import Crossing, Cut
 from fashionbatch.pipeline.decode import decode
 from fashionbatch.pipeline.transforms import fit
+from fashionbatch.registry import Component
 from fashionbatch.shards.read import ShardSet, open_shards
-from fashionbatch.specs import HeadSpec, Preprocessing
+from fashionbatch.specs import EngineSpec, HeadSpec, Preprocessing
 from fashionbatch.training.activations import computation, memory
 from fashionbatch.training.activations.computation import Views, compute
 from fashionbatch.training.activations.part import PLAIN, Collected, Part
@@ -44,8 +47,11 @@ class Prefix(nn.Module):
         self.seen = 0
         self.deadly = deadly
 
+    def __deepcopy__(self, memo: Any) -> Prefix:
+        return self  # an engine runs a copy, whose counts nobody would see
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        self.seen += len(images)
+        self.seen += int((images > -1).flatten(1).any(1).sum())  # the black ones fill a batch up
         if self.deadly is not None and self.seen > self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         return images[:, :, ::2, ::2] * self.factor, images.sum(dim=(2, 3))
@@ -79,7 +85,8 @@ def made(
 ) -> Activations:
     values: dict[str, Any] = {
         "backbone": {"name": "x"}, "workers": 0, "device": torch.device("cpu"),
-        "planned": lambda size, path: None, "progress": lambda count: None,
+        "engine": "eager", "precision": "float32", "planned": lambda size, path: None,
+        "progress": lambda count: None, "tell": lambda event, values: None,
     }  # fmt: skip
     parts = Cut(prefix=prefix or Prefix(), tail=Tail(), crossing=CROSSING)
     return compute(parts, classifier(), shards, views, SMALL, folder, **{**values, **options})
@@ -364,3 +371,96 @@ def test_copies_are_views_of_their_own(shards: ShardSet, tmp_path: Path, small_p
 def test_available_memory_is_less_than_all() -> None:
     """More than nothing, and no more than the machine has."""
     assert 0 < memory.available() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """``engines(seconds)``: those are installed, and take so long for a batch; lists what ran."""
+    find, listed = choice.registry.find, choice.registry.components
+
+    def use(**seconds: float) -> list[str]:
+        ran: list[str] = []
+
+        def factory(name: str) -> type[Eager]:
+            class Named(Eager):
+                def run(self, images: Tensor) -> tuple[Tensor, ...]:
+                    ran.append(name)
+                    return super().run(images)
+
+                @property
+                def seconds(self) -> float:
+                    return seconds[name]
+
+            return Named
+
+        known = [
+            Component(
+                kind="engine", provider="test", version="1",
+                spec=EngineSpec(name=n, summary="", factory=factory(n), preparation=1.0),
+            )
+            for n in seconds
+        ]  # fmt: skip
+
+        def found(kind: str, name: str) -> Component:
+            if kind != "engine":
+                return find(kind, name)
+            for each in known:
+                if each.spec.name == name.rpartition(":")[2]:
+                    return each
+            raise UnknownNameError(kind, name, list(seconds))
+
+        monkeypatch.setattr(
+            choice.registry, "components", lambda kind: known if kind == "engine" else listed(kind)
+        )
+        monkeypatch.setattr(choice.registry, "find", found)
+        monkeypatch.setattr(choice, "timed", lambda engine, job: engine.seconds)
+        return ran
+
+    return use
+
+
+def test_the_quickest_engine_computes_and_any_is_gone_on_with(
+    shards: ShardSet, tmp_path: Path, small_parts: None, engines: Callable[..., list[str]]
+) -> None:
+    """auto times them, and takes what is there, whoever computed it; a name means that one."""
+    views, told = Views(plain=ROWS), []
+    tell = lambda event, values: told.append((event, values))  # noqa: E731
+
+    def ran(engine: str, **seconds: float) -> set[str]:
+        counted = engines(**seconds)
+        found = made(shards, tmp_path, views, engine=engine, tell=tell)
+        assert found.reused is not bool(counted)
+        return set(counted)
+
+    assert ran("auto", eager=9.0, quick=1.0) == {"quick"}
+    [(_, said)] = [each for each in told if each[0] == "engine"]
+    assert said == {
+        "engine": "quick", "rates": {"eager": 0.44, "quick": 4.0}, "left_out": {},
+        "device": "cpu", "precision": "float32",
+    }  # fmt: skip
+    assert ran("auto", eager=1.0, quick=9.0) == set()
+    assert ran("quick", eager=1.0, quick=9.0) == set()
+    assert ran("auto", eager=1.0) == set()  # complete: nobody needs the engine any more
+    assert ran("eager", eager=1.0, quick=9.0) == {"eager"}
+    assert len(list(tmp_path.iterdir())) == 2
+    for path in tmp_path.glob("*/part-000002.h5"):
+        path.unlink()
+    assert ran("quick", eager=1.0, quick=9.0) == {"quick"}
+    assert len(list(tmp_path.glob("*/part-000002.h5"))) == 1
+    assert ran("auto", eager=1.0) == set()
+
+
+def test_an_engine_that_is_gone_leaves_its_parts_alone(
+    shards: ShardSet, tmp_path: Path, small_parts: None, engines: Callable[..., list[str]]
+) -> None:
+    """What it began is not mixed with another's; auto computes all anew."""
+    engines(eager=9.0, quick=1.0)
+    made(shards, tmp_path, Views(plain=ROWS), engine="auto")
+    [own] = tmp_path.iterdir()
+    (own / "part-000002.h5").unlink()
+    counted = engines(eager=9.0)
+    found = made(shards, tmp_path, Views(plain=ROWS), engine="auto")
+    assert (len(found), set(counted)) == (30, {"eager"})
+    assert not (own / "part-000002.h5").exists()
+    with pytest.raises(UnknownNameError, match="quick"):
+        made(shards, tmp_path, Views(plain=ROWS), engine="quick")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from fashionbatch.models import device as devices
-from fashionbatch.training import images, run
+from fashionbatch.training import images
 from fashionbatch.training.checkpoint import Random
+from fashionbatch.training.job import Job
 from fashionbatch.training.targets import Targets
 from fashionbatch.training.task import TrainingBatch
 from tests.training.runs import history, same, weights
@@ -31,14 +34,19 @@ def batch() -> TrainingBatch:
 
 def test_precision_is_that_of_the_hardware(monkeypatch):
     """bfloat16 is chosen where the GPU has it, not where it is emulated; never on a CPU."""
-    cuda = torch.device("cuda")
+
+    def precision(wanted: str, device: torch.device) -> str:
+        known = SimpleNamespace(config=SimpleNamespace(precision=wanted), device=device)
+        return Job.precision.fget(known)
+
     for real in (True, False):
         supports = lambda including_emulation=True, real=real: including_emulation or real  # noqa: E731
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", supports)
-        assert run._is_bfloat16("auto", cuda) is real
-        assert run._is_bfloat16("bfloat16", cuda)
-        assert not run._is_bfloat16("float32", cuda)
-        assert not run._is_bfloat16("auto", CPU)
+        auto = "bfloat16" if real else "float32"
+        assert precision("auto", torch.device("cuda")) == auto
+        assert precision("bfloat16", CPU) == "bfloat16"
+        assert precision("float32", torch.device("cuda")) == "float32"
+        assert precision("auto", CPU) == "float32"
 
 
 @pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True)])

@@ -19,11 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fashionbatch import files
+
 #: beside the runs
 FOLDER = ".features"
 ABOUT = "about.json"
 _LOCK = "lock"
-_KEY = re.compile(r"[0-9a-f]{32}")
+_NAME = 32  # characters of the key
+_KEY = re.compile(rf"[0-9a-f]{{{_NAME}}}")
 _TEMPORARY = ".*.tmp"
 
 
@@ -121,6 +124,22 @@ def kept(folder: Path) -> list[Kept]:
         with _alone(own) as free:
             listed.append(Kept(path=own, bytes=_size(own), about=about, used=not free))
     return listed
+
+
+def abouts(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Each computation's folder and what its numbers depend on; those whose key fits to that."""
+    for own in _folders(folder):
+        try:
+            about = json.loads((own / ABOUT).read_bytes())
+        except (OSError, ValueError):
+            continue
+        if own.name == name_of(files.fingerprint(about)):
+            yield own, about
+
+
+def name_of(key: str) -> str:
+    """Of the folder of what a key stands for."""
+    return key[:_NAME]
 
 
 def size(folder: Path) -> int:

@@ -50,6 +50,19 @@ class Chosen:
         """Of the engine."""
         return self.component.spec.name
 
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """All of the engine that numbers depend on, as JSON values."""
+        return {**provenance(self.component, self.options), **self.engine.details}
+
+    def figures(self, batch_size: int) -> dict[str, Any]:
+        """``{"engine", "rates", "left_out"}`` for people; rates in images per second."""
+        return {
+            "engine": self.name,
+            "rates": {name: round(batch_size / each, 2) for name, each in self.seconds.items()},
+            "left_out": dict(self.left_out),
+        }
+
 
 def provenance(component: Component, options: Mapping[str, Any]) -> dict[str, Any]:
     """What a run's fingerprint says of its engine before that is made."""
@@ -93,6 +106,21 @@ def make(component: Component, options: Mapping[str, Any], job: EngineJob) -> En
     except ValueError as error:
         raise UsageError(f"--engine {component.spec.name}: {error}") from error
     return engine
+
+
+def remade(said: Mapping[str, Any], job: EngineJob) -> Chosen:
+    """The engine that an earlier run has written down.
+
+    Args:
+        said: as of :attr:`Chosen.fingerprint` or :func:`provenance`.
+        job: what is to be run.
+
+    Raises:
+        UsageError: it is not installed any more, or cannot run here.
+    """
+    component, _ = find(f"{said['provider']}:{said['name']}", job.device)
+    options = said["options"]
+    return Chosen(engine=make(component, options, job), component=component, options=options)
 
 
 def quickest(job: EngineJob, batches: int, tell: Callable[[str, dict[str, Any]], None]) -> Chosen:
