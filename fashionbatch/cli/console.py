@@ -179,6 +179,12 @@ class Teller:
         elif self.failed == self.NAMED + 1:
             warn("further failures are only counted")
 
+    def on_forgotten(self, values: dict[str, Any]) -> None:
+        """So many that failed are going to be tried again."""
+        self.failed -= values["failed"]
+        if self.bar is not None:
+            self.bar.advance(0, failed=-values["failed"])
+
     def close(self) -> None:
         """Takes the bar away."""
         if self.bar is not None:

@@ -36,6 +36,7 @@ _STORED = ("topk", "probabilities", "features", "feature_dtype", "ignore_labels"
 #: bytes of an item's name, key and hash in the file, beside the characters of the name
 _ITEM_BYTES = 96
 _FILE_BYTES = 32 << 10  # of the file beside the items: the model's card, HDF5's own
+_PART_BYTES = 256 << 20  # of rows in one part, which is built in memory
 _SAMPLE = 1000  # names that the others are as long as
 
 
@@ -104,6 +105,7 @@ class Job:
                 [[u.name, files.fingerprint(u.rows.tolist())] for u in self.plan.units]
             ),
             "items": self.plan.items,
+            "rows": sum(len(unit.rows) for unit in self.plan.units),
             "model": self.card.sha256,
             "preprocessing": self.card.preprocessing.to_json(),
             "configuration": {name: getattr(self.config, name) for name in _STORED},
@@ -169,6 +171,7 @@ def prepare(plan: Plan, folder: Path, config: PredictConfig, output: Path, tell:
     answers = Answers(
         config=config, card=card, feature_shape=None if config.features == NONE else shapes[2]
     )
+    plan = plan.bounded(max(1, _PART_BYTES // answers.row_bytes))
     # a batch always has the same shape; a few images do not pay for the places of many
     grid = Grid(plan.units, max(1, min(config.batch_size, sum(len(u.rows) for u in plan.units))))
     return Job(

@@ -36,6 +36,8 @@ _EACH = 8
 _MOST = 16
 #: processes that a unit may cost before the run gives up
 _DEATHS = 3
+#: that a process has for its end: a driver can hang
+_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,8 @@ def run(
     lost: Counter[int] = Counter()
     unready: Counter[str] = Counter()  # deaths before the first lease
     serving: dict[Connection, tuple[BaseProcess, str, list[int]]] = {}
+    # since the lease was given: what is done again is not counted again
+    told: dict[Connection, Counter[str]] = {}
 
     def start(device: str) -> None:
         mine, theirs = context.Pipe()
@@ -106,6 +110,7 @@ def run(
         process, device, _ = serving[connection]
         lease = left.popleft() if left else []
         serving[connection] = process, device, lease
+        told[connection] = Counter()
         with suppress(OSError):  # it has died: that is heard of below
             connection.send(lease)
 
@@ -120,8 +125,11 @@ def run(
                     event, values = connection.recv()
                 except (EOFError, OSError):
                     del serving[connection]
-                    process.join()
+                    _end(process)
                     if lease:
+                        lost_now = told.pop(connection)
+                        failures.forget(lost_now["failed"])
+                        tell("progress", {name: -lost_now[name] for name in ("items", "reused")})
                         _count_loss(lost, lease, lessee.plan, device, process.exitcode)
                         left.append(lease)
                     elif left:
@@ -139,8 +147,14 @@ def run(
                 elif event == "bug":
                     raise RuntimeError(f"in the process on {device}:\n{values}")
                 elif event == "failed":
-                    failures.add(values["name"], values["reason"])
+                    told[connection]["failed"] += values["count"]
+                    failures.add(values["name"], values["reason"], values["count"])
+                elif event == "known":
+                    told[connection]["failed"] += values["count"]
+                    failures.add_known(values["count"])
                 else:
+                    if event == "progress":
+                        told[connection].update(values)
                     tell(event, values)
             if asked:
                 raise StoppedHere
@@ -150,7 +164,34 @@ def run(
             if process.is_alive():
                 process.terminate()
         for process, _, _ in serving.values():
-            process.join()
+            _end(process)
+
+
+def _end(process: BaseProcess) -> None:
+    """Waits for it; what does not end of itself is killed."""
+    process.join(_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+class Told(Failures):
+    """Failures that another process counts."""
+
+    def __init__(self, tell: Tell) -> None:
+        super().__init__(None, tell)
+
+    def add(self, name: str, reason: str, count: int = 1) -> None:
+        """See :class:`Failures`."""
+        self.tell("failed", {"name": name, "reason": reason, "count": count})
+
+    def add_known(self, count: int) -> None:
+        """See :class:`Failures`."""
+        self.tell("known", {"count": count})
+
+
+def _untold(event: str, values: dict[str, Any]) -> None:
+    """What the process that lends has told already."""
 
 
 def _leases(pending: Sequence[int], devices: int) -> list[list[int]]:
@@ -198,11 +239,10 @@ def _serve(connection: Connection, lessee: Lessee, device: str) -> None:
 
 def _predict(connection: Connection, lessee: Lessee, device: str, asked: Interrupt) -> None:
     def tell(event: str, values: dict[str, Any]) -> None:
-        if event in ("progress", "failed"):
-            connection.send((event, values))
+        connection.send((event, values))
 
     config = dataclasses.replace(lessee.config, device=device, devices=None)
-    job = jobs.prepare(lessee.plan, lessee.model, config, lessee.output, tell)
+    job = jobs.prepare(lessee.plan, lessee.model, config, lessee.output, _untold)
     with Pool(
         job.plan.catalogue,
         job.card.preprocessing,
@@ -225,7 +265,7 @@ def _predict(connection: Connection, lessee: Lessee, device: str, asked: Interru
                 device=job.device,
                 pool=pool,
                 fingerprint=lessee.fingerprint,
-                failures=Failures(None, 0, tell),
+                failures=Told(tell),
                 asked=asked,
                 tell=tell,
                 reuse=reuse,

@@ -12,16 +12,18 @@ from typing import Any
 
 from fashionbatch import files
 from fashionbatch.errors import OutputExistsError, StoreError
-from fashionbatch.inference.plan import DAMAGED
+from fashionbatch.inference.plan import DAMAGED, UNREAD
 from fashionbatch.store import part as parts
 from fashionbatch.store.reader import open_predictions
 
 _ADVICE = "choose another output with -o, or discard it with --restart"
 _UPDATE = "update it with --incremental, discard it with --restart, or choose another with -o"
 #: what a catalogue that has changed changes
-_INPUT = ("input", "items")
+_INPUT = ("input", "items", "rows")
 #: of files that --restart may replace
 _SUFFIXES = (".h5", ".hdf5")
+#: in the folder of parts: they are to replace the file at the output, whatever that is
+_REPLACING = "replaces-the-output"
 
 
 def parts_folder(output: Path) -> Path:
@@ -46,6 +48,21 @@ def prepare(output: Path, *, restart: bool) -> None:
             raise OutputExistsError(f"{output} is no HDF5 file: choose another output with -o")
         # the old file stays until the new one takes its name
         shutil.rmtree(parts_folder(output), ignore_errors=True)
+
+
+def replace_at_the_end(folder: Path) -> None:
+    """Writes down that the parts in a folder are going to replace what lies at the output."""
+    (folder / _REPLACING).touch()
+
+
+def replaced(folder: Path) -> None:
+    """It is done: what lies at the output is of these parts."""
+    (folder / _REPLACING).unlink(missing_ok=True)
+
+
+def is_replacing(folder: Path) -> bool:
+    """Whether a --restart that was stopped is to be gone on with."""
+    return (folder / _REPLACING).exists()
 
 
 def fingerprint_of(output: Path) -> dict[str, Any] | None:
@@ -106,12 +123,15 @@ def refuse_other_parts(folder: Path, wanted: Mapping[str, Any], *, update: bool 
     )
 
 
-def differences(output: Path, units: Sequence[tuple[str, str, int]]) -> str | None:
+def differences(
+    output: Path, units: Sequence[tuple[str, str, int]], *, retry: bool = False
+) -> str | None:
     """How the shards of the file at the output differ from these.
 
     Args:
         output: of a run with the same fingerprint.
         units: name, hash and count of each.
+        retry: one that could not be read whole then may be another now.
 
     Returns:
         in words, or ``None`` where they are the same.
@@ -121,7 +141,9 @@ def differences(output: Path, units: Sequence[tuple[str, str, int]]) -> str | No
     if len(found) != len(units):
         return f"{len(found)} shards, now {len(units)}"
     counted = Counter(
-        _difference(old[1], new[1]) for old, new in zip(found, units, strict=True) if old != new
+        _difference(old[1], new[1])
+        for old, new in zip(found, units, strict=True)
+        if old != new and not (retry and _is_broken(old[1]))
     )
     if not counted:
         return None
@@ -138,7 +160,7 @@ def refuse_changed(output: Path, how: str) -> None:
 
 
 def refuse_changed_part(folder: Path, name: str, old: str, new: str) -> None:
-    """A shard is not what its part was made from; one that was, or is, damaged is made again.
+    """A shard is not what its part was made from; one that was, or is, broken is made again.
 
     Raises:
         OutputExistsError: it was another one.
@@ -151,10 +173,17 @@ def refuse_changed_part(folder: Path, name: str, old: str, new: str) -> None:
 
 
 def _difference(old: str, new: str) -> str:
-    was, is_now = old.startswith(DAMAGED), new.startswith(DAMAGED)
+    was, is_now = _is_broken(old), _is_broken(new)
+    unread = old.startswith(UNREAD) or new.startswith(UNREAD)
+    bad, good = ("unreadable in part", "readable") if unread else ("damaged", "whole")
     if was == is_now:
-        return "changed"
-    return "damaged then and whole now" if was else "whole then and damaged now"
+        return bad if was and unread else "changed"
+    return f"{bad} then and {good} now" if was else f"{good} then and {bad} now"
+
+
+def _is_broken(sha256: str) -> bool:
+    """Of a unit of which something could not be read."""
+    return sha256.startswith((DAMAGED, UNREAD))
 
 
 def _changed(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +27,8 @@ SLICE = 1024
 MOST = 4096
 #: how the hash of a unit begins whose shard cannot be used
 DAMAGED = "damaged "
+#: how that of a slice of a folder begins, of which an image could not be read
+UNREAD = "unread "
 _ALL = Selection()
 
 
@@ -104,6 +106,16 @@ class Plan:
         """Of all units."""
         return sum(u.count for u in self.units)
 
+    def bounded(self, most: int) -> Plan:
+        """The same images in units of at most so many: a part is built in memory.
+
+        Args:
+            most: images of a unit.
+        """
+        if isinstance(self.catalogue, Folder):
+            return _of_folder(self.path, self.catalogue, min(SLICE, most))
+        return replace(self, units=[p for unit in self.units for p in _pieces(unit, most)])
+
 
 def make(
     path: Path,
@@ -175,11 +187,12 @@ def content(known: Iterable[tuple[str, bytes | ImageError]]) -> str:
         known: of every image in order: its name, and the SHA-256 of its bytes or why they could not
             be read.
     """
-    digest = hashlib.sha256()
+    digest, prefix = hashlib.sha256(), ""
     for name, found in known:
-        text = str(found) if isinstance(found, ImageError) else found.hex()
+        text = found.hex() if isinstance(found, bytes) else UNREAD
+        prefix = prefix if isinstance(found, bytes) else UNREAD
         digest.update(hashlib.sha256(f"{name}\0{text}".encode()).digest())
-    return digest.hexdigest()
+    return prefix + digest.hexdigest()
 
 
 def content_now(catalogue: Catalogue, unit: Unit) -> str:
@@ -197,15 +210,32 @@ def content_now(catalogue: Catalogue, unit: Unit) -> str:
     return content(known())
 
 
-def _of_folder(path: Path, folder: Folder) -> Plan:
+def _pieces(unit: Unit, most: int) -> Iterator[Unit]:
+    if len(unit.rows) <= most:
+        yield unit
+        return
+    for start in range(0, len(unit.rows), most):
+        rows = unit.rows[start : start + most]
+        sha256 = files.fingerprint([unit.sha256, rows.tolist()])
+        yield replace(
+            unit,
+            name=f"{unit.name}[{start}:{start + len(rows)}]",
+            rows=rows,
+            sha256=DAMAGED + sha256 if unit.damage is not None else sha256,
+            skipped=() if start else unit.skipped,
+        )
+
+
+def _of_folder(path: Path, folder: Folder, most: int | None = None) -> Plan:
+    most = SLICE if most is None else most
     name, count = to_text(path.resolve().name), len(folder.names)
     units = [
         Unit(
-            name=f"{name}[{start}:{min(start + SLICE, count)}]",
-            rows=np.arange(start, min(start + SLICE, count), dtype=np.int64),
+            name=f"{name}[{start}:{min(start + most, count)}]",
+            rows=np.arange(start, min(start + most, count), dtype=np.int64),
             sha256=None,
         )
-        for start in range(0, count, SLICE)
+        for start in range(0, count, most)
     ]
     return Plan(path=path, catalogue=folder, units=units)
 

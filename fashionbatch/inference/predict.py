@@ -71,7 +71,8 @@ class _Run:
     def predict(self, *, dry_run: bool) -> dict[str, Any]:
         job, config = self.job, self.job.config
         output.prepare(job.output, restart=config.restart and not dry_run)
-        recorded = None if config.restart else output.fingerprint_of(job.output)
+        replacing = config.restart or output.is_replacing(self.folder)
+        recorded = None if replacing else output.fingerprint_of(job.output)
         engine = self._recorded_engine(recorded)
         wanted = {**job.fingerprint, **({"engine": engine} if engine else {})}
         reusable = False
@@ -104,7 +105,7 @@ class _Run:
                 output.refuse_other(job.output, recorded, known)
             if not config.restart:
                 output.refuse_other_parts(self.folder, self.fingerprint, update=config.incremental)
-            pending = self._pending(retry=config.retry_failed)
+            pending = self._pending(retry=config.retry_failed, fresh=config.restart and dry_run)
             plan = self._plan(chosen, pending, timed=dry_run)
             if dry_run:
                 return plan
@@ -124,7 +125,7 @@ class _Run:
         """
         config = self.job.config
         batch = recorded.get("batch_size")
-        if batch == min(config.batch_size, max(1, recorded.get("items", 0))):
+        if batch == min(config.batch_size, max(1, recorded.get("rows", 0))):
             # of a few images, which one batch had room for: that follows from the input
             wanted = {**wanted, "batch_size": batch}
         output.refuse_other(self.job.output, recorded, wanted, update=config.incremental)
@@ -161,7 +162,7 @@ class _Run:
         units = self.job.plan.units
         hashes = in_order(self._content, units, _READERS)
         found = [(u.name, sha256, u.count) for u, sha256 in zip(units, hashes, strict=True)]
-        return output.differences(self.job.output, found)
+        return output.differences(self.job.output, found, retry=self.job.config.retry_failed)
 
     def _content(self, unit: Unit) -> str:
         return content_now(self.job.plan.catalogue, unit)
@@ -183,10 +184,15 @@ class _Run:
         found = output.fingerprint_of(self.job.output) or {}
         return str(found.get("engine", {}).get("name", ""))
 
-    def _pending(self, *, retry: bool = False) -> list[int]:
-        """The units that have no part yet; of a retry also those in which something failed."""
+    def _pending(self, *, retry: bool = False, fresh: bool = False) -> list[int]:
+        """The units that have no part yet; of a retry also those in which something failed.
+
+        ``fresh`` means that what there is of parts is going to be discarded.
+        """
         key = files.fingerprint(self.fingerprint)
         self.already_failed = 0
+        if fresh:
+            return list(range(len(self.job.plan.units)))
         pending = []
         for number, unit in enumerate(self.job.plan.units):
             found = parts.find(self.folder, number, fingerprint=key, count=unit.count)
@@ -265,7 +271,10 @@ class _Run:
         job = self.job
         self.folder.mkdir(parents=True, exist_ok=True)
         parts.say(self.folder, self.fingerprint)
-        failures = Failures(job.most_failures, self.already_failed, self.tell)
+        if job.config.restart:
+            output.replace_at_the_end(self.folder)
+        failures = Failures(job.most_failures, self.tell)
+        failures.add_known(self.already_failed)
         with interrupts() as asked:
             try:
                 if pool is None:
@@ -293,6 +302,7 @@ class _Run:
             except StoppedHere:
                 key = files.fingerprint(self.fingerprint)
                 # without a look at the images themselves: whoever stops this may not wait long
+                without = " without --restart" if job.config.restart else ""
                 left = sum(
                     unit.count
                     for number, unit in enumerate(job.plan.units)
@@ -300,7 +310,7 @@ class _Run:
                 )
                 raise StoppedError(
                     f"stopped: {job.plan.items - left:,} of {job.plan.items:,} items are finished "
-                    "and kept; the same command goes on from there",
+                    f"and kept; the same command{without} goes on from there",
                     asked.signal,
                 ) from None
             finally:
@@ -353,7 +363,9 @@ class _Run:
         )
 
     def _tidy(self) -> None:
-        if not self.job.config.keep_parts:
+        if self.job.config.keep_parts:
+            output.replaced(self.folder)
+        else:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _refuse_nothing(self, counts: tuple[int, int]) -> None:

@@ -20,7 +20,7 @@ from fashionbatch.inference.grid import Grid, Rows, Share
 from fashionbatch.inference.plan import Plan
 from fashionbatch.inference.reuse import Reuse
 from fashionbatch.interrupt import Interrupt
-from fashionbatch.models.engine import Engine
+from fashionbatch.models.engine import Engine, answers
 from fashionbatch.pipeline.pool import Loaded, Pool
 from fashionbatch.store.part import Part
 
@@ -36,12 +36,11 @@ class Failures:
 
     Args:
         most: that may fail; ``None`` for any number.
-        already: failed in an earlier part of this run.
         tell: gets ``("failed", {"name", "reason"})``.
     """
 
-    def __init__(self, most: int | None, already: int, tell: Tell) -> None:
-        self.most, self.count, self.tell = most, already, tell
+    def __init__(self, most: int | None, tell: Tell) -> None:
+        self.most, self.count, self.tell = most, 0, tell
 
     def add(self, name: str, reason: str, count: int = 1) -> None:
         """One more, or so many of one name.
@@ -49,11 +48,28 @@ class Failures:
         Raises:
             SourceError: one too many.
         """
-        self.count += count
         self.tell("failed", {"name": name, "reason": reason})
+        self.count += count
+        self._check(f", the last one {name!r} ({reason})")
+
+    def add_known(self, count: int) -> None:
+        """So many more failed in what is there of earlier runs.
+
+        Raises:
+            SourceError: too many.
+        """
+        self.count += count
+        self._check(" so far, in earlier runs and this one")
+
+    def forget(self, count: int) -> None:
+        """So many are going to be tried again."""
+        self.count -= count
+        self.tell("forgotten", {"failed": count})
+
+    def _check(self, which: str) -> None:
         if self.most is not None and self.count > self.most:
             raise SourceError(
-                f"{counted(self.count, 'item')} failed, the last one {name!r} ({reason}), and "
+                f"{counted(self.count, 'item')} failed{which}, and "
                 f"--max-failures allows {self.most}: what is finished is kept, and the same "
                 "command with a higher limit goes on"
             )
@@ -150,13 +166,14 @@ class Stream:
         Raises:
             StoppedHere: somebody asked for an end.
             SourceError: too much fails.
+            ModelError: the memory is too small for a batch.
         """
         self._put = put
         order = self._in_grid(pending) if self.reuse is None else self._what_is_new(pending)
         told = 0
         running: deque[tuple[Loaded, tuple[Tensor, ...]]] = deque()
         for loaded in self.pool.batches(order):
-            running.append((loaded, self.engine.run(self._pinned(loaded.images))))
+            running.append((loaded, answers(self.engine, self._pinned(loaded.images))))
             if len(running) > self._lead:
                 self._sort_in(*running.popleft())
             for note in self.engine.notes[told:]:
@@ -233,7 +250,7 @@ class Stream:
     def _taken_over(self, gathering: Gathering, left: int) -> None:
         if gathering.unit.damage is None:
             taken = len(gathering.unit.rows) - left
-            self.failures.count += gathering.failed - len(gathering.unit.skipped)
+            self.failures.add_known(gathering.failed - len(gathering.unit.skipped))
             self.tell("progress", {"items": taken, "reused": taken})
 
     def _sort_in(self, loaded: Loaded, answers: tuple[Tensor, ...]) -> None:

@@ -8,7 +8,10 @@ from torch import Tensor
 from fashionbatch.errors import UsageError
 
 #: what allocators say that raise no type of their own
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
+_NO_MEMORY = (
+    "can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED",
+    "Failed to allocate memory", "bad_alloc", "bad allocation",
+)  # fmt: skip
 
 
 def choose(name: str, number: int | None = None) -> torch.device:
@@ -58,4 +61,5 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
 
 def is_memory_error(error: BaseException) -> bool:
     """Whether a device, or the library that computes on it, had no memory left."""
-    return isinstance(error, torch.OutOfMemoryError) or any(t in str(error) for t in _NO_MEMORY)
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(text in str(error) for text in _NO_MEMORY)

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from fashionbatch import files
+from fashionbatch.errors import ModelError
+from fashionbatch.models.device import is_memory_error
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -88,6 +90,9 @@ class Engine:
 
         Returns:
             the module's tensors, in float32, on any device; may still be on their way there.
+
+        Raises:
+            MemoryError: the memory is too small for a batch; torch's own error will do.
         """
         raise NotImplementedError  # the one method a subclass must write
 
@@ -103,6 +108,23 @@ class Engine:
 
     def close(self) -> None:
         """Frees what it holds."""
+
+
+def answers(engine: Engine, images: Tensor) -> tuple[Tensor, ...]:
+    """What an engine gives for a batch.
+
+    Raises:
+        ModelError: there is not enough memory for it.
+    """
+    try:
+        return engine.run(images)
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory_error(error):
+            raise
+        raise ModelError(
+            f"the memory is too small for {len(images)} images at a time: use a smaller "
+            "--batch-size; what is finished is kept"
+        ) from error
 
 
 def _cache() -> Path:

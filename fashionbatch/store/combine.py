@@ -29,7 +29,7 @@ from fashionbatch.store.merge import SCHEMA, VERSION
 from fashionbatch.store.reader import BATCH, Predictions, open_predictions
 
 #: in a fingerprint: what files differ in that belong together; all else must be the same
-_OWN = ("input", "items", "batch_size", "device", "code")
+_OWN = ("input", "items", "rows", "batch_size", "device", "code")
 _INPUTS = "inputs"
 #: with a row per item, and with a row per failure
 _GROUPS = {"items": ("items", "predictions", "features"), "failures": ("failures",)}
@@ -159,6 +159,7 @@ def _kept(opened: Sequence[Predictions], duplicates: str) -> list[dict[str, Kept
         for p in opened
     ]
     hashed = all("items/sha256" in p.columns("items") for p in opened)
+    namesakes = np.empty((0, 2), np.int64)
     for by_bytes in (False, True) if hashed else (False,):
         digests = [_digests(p, group, by_bytes) for p in opened for group in _GROUPS]
         numbers = np.repeat(np.arange(len(digests)), [len(d) for d in digests])
@@ -169,6 +170,12 @@ def _kept(opened: Sequence[Predictions], duplicates: str) -> list[dict[str, Kept
         begins = np.maximum.accumulate(np.where(first, np.arange(len(both)), 0))
         later = order[numbers[order] // 2 > numbers[order[begins]] // 2]
         later = later[both[later].any(axis=1)]  # nought: unknown bytes are not the same
+        if by_bytes:
+            _refuse_namesakes(opened, namesakes, both, np.cumsum([0, *map(len, digests)]))
+        else:
+            origin = np.empty(len(both), np.int64)
+            origin[order] = order[begins]
+            namesakes = np.stack([later, origin[later]], axis=1)
         starts = np.cumsum([0, *(len(d) for d in digests)])
         for number, (start, stop) in enumerate(itertools.pairwise(starts)):
             places = later[(later >= start) & (later < stop)] - start
@@ -176,6 +183,35 @@ def _kept(opened: Sequence[Predictions], duplicates: str) -> list[dict[str, Kept
     if duplicates == "error":
         _refuse_duplicates(opened, kept)
     return kept
+
+
+def _refuse_namesakes(
+    opened: Sequence[Predictions],
+    pairs: npt.NDArray[np.int64],
+    digests: npt.NDArray[np.uint64],
+    starts: npt.NDArray[np.int64],
+) -> None:
+    """Items of one name and shard in several files have the same bytes, as far as those are known.
+
+    Args:
+        opened: the files.
+        pairs: int64 ``[n, 2]``, an item and the first one of its name and shard.
+        digests: of names and bytes.
+        starts: of each file's items and failures among the digests.
+    """
+    one, other = digests[pairs[:, 0]], digests[pairs[:, 1]]
+    differ = pairs[(one != other).any(axis=1) & one.any(axis=1) & other.any(axis=1)]
+    if len(differ):
+        at = int(differ[0, 0])
+        number = int(np.searchsorted(starts, at, side="right")) - 1
+        predictions, group = opened[number // 2], tuple(_GROUPS)[number % 2]
+        row = at - int(starts[number])
+        name = predictions.text(f"{group}/name").read(row, row + 1)[0]
+        raise UsageError(
+            f"{predictions.path} holds {counted(len(differ), 'item')} of a name that a file before "
+            f"it gives to another image ({name!r}): they are of different catalogues of one name; "
+            "predict one of them under another folder's name"
+        )
 
 
 def _digests(predictions: Predictions, group: str, by_bytes: bool) -> npt.NDArray[np.uint64]:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fashionbatch import api
+from fashionbatch.inference.stream import Stream
 from fashionbatch.models import card as cards
 
 SAMPLE = Path(__file__).parents[2] / "shards" / "fashion-mnist"
@@ -97,3 +98,17 @@ def spoilt(run: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         patch.setattr(cards, "load", load)
 
     return use
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of images that went through the network, one for each batch."""
+    counts: list[int] = []
+    original = Stream._sort_in
+
+    def counted(stream: Stream, loaded: Any, answers: Any) -> None:
+        counts.append(len(loaded.rows))
+        return original(stream, loaded, answers)
+
+    monkeypatch.setattr(Stream, "_sort_in", counted)
+    return counts

@@ -8,23 +8,8 @@ import pytest
 from fashionbatch import api
 from fashionbatch.errors import OutputExistsError, StoreError, UsageError
 from fashionbatch.inference import plan as plans
-from fashionbatch.inference.stream import Stream
 from fashionbatch.store.reader import open_predictions
 from tests.inference.conftest import picture
-
-
-@pytest.fixture
-def ran(monkeypatch):
-    """The numbers of images that went through the network, one for each batch."""
-    counts = []
-    original = Stream._sort_in
-
-    def counted(stream, loaded, answers):
-        counts.append(len(loaded.rows))
-        return original(stream, loaded, answers)
-
-    monkeypatch.setattr(Stream, "_sort_in", counted)
-    return counts
 
 
 def change(folder):

@@ -27,11 +27,15 @@ def test_equals_one_device(catalogue, predict, monkeypatch, tmp_path):
 
     assert predict(folder, "two.h5", tell=count, **BOTH).read_bytes() == whole
     assert len(pids) == 2
-    killed = []
+    killed, done, failed = [], [], []
 
     def kill(event, values):
         if event == "process":
             pids.append(values["pid"])
+        if event in ("failed", "forgotten"):
+            failed.append(-values["failed"] if event == "forgotten" else 1)
+        if event == "progress":
+            done.append(values["items"])
         if event == "progress" and not killed:
             killed.append(pids[-1])
             os.kill(pids[-1], signal.SIGKILL)
@@ -39,6 +43,7 @@ def test_equals_one_device(catalogue, predict, monkeypatch, tmp_path):
     pids.clear()
     assert predict(folder, "killed.h5", tell=kill, **BOTH).read_bytes() == whole
     assert killed
+    assert (sum(done), sum(failed)) == (150, 2)  # what was done again counts once
 
 
 @pytest.mark.slow

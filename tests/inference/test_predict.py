@@ -551,7 +551,7 @@ def test_memory_per_row(run):
         stream = streams.Stream(
             plan=plan, labels=job.labels, grid=job.grid, answers=job.answers,
             engine=Silent(), device=job.device, pool=Pool(), fingerprint="",
-            failures=streams.Failures(None, 0, lambda e, v: None), asked=Interrupt(),
+            failures=streams.Failures(None, lambda e, v: None), asked=Interrupt(),
             tell=lambda e, v: None,
         )  # fmt: skip
         stream.run(range(200), lambda part: made.append(len(part.failures)))

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -200,3 +201,16 @@ def test_damaged_input(predictions, tmp_path):
     with pytest.raises(StoreError, match=r"b\.h5 is damaged: features/pooled"):
         merged(c, b)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.h5", "c.h5"]
+
+
+def test_namesakes_are_never_dropped(predictions):
+    """Folders of one name on two machines: another image is no duplicate, whatever is asked for."""
+    a = predictions("a.h5", {"c[0:2]": (["x", "y"], [])}, hashed=True)
+    b = predictions("b.h5", {"c[0:2]": (["x", "y"], [])}, hashed=True)
+    with h5py.File(b, "r+") as file:
+        hashes = file["items/sha256"][()]
+        hashes[1] ^= 1
+        file["items/sha256"][...] = hashes
+    for duplicates in ("error", "first"):
+        with pytest.raises(UsageError, match=r"b\.h5 holds 1 item of a name.*'y'"):
+            merged(a, b, duplicates=duplicates)

@@ -29,7 +29,7 @@ from fashionbatch.models import choice
 from fashionbatch.models.build import Classifier, normalized
 from fashionbatch.models.choice import AUTO, Chosen
 from fashionbatch.models.cut import Crossing, Cut
-from fashionbatch.models.engine import Engine, EngineJob
+from fashionbatch.models.engine import Engine, EngineJob, answers
 from fashionbatch.parse import parse_choice
 from fashionbatch.pipeline.batches import Order, batches
 from fashionbatch.shards.read import ShardSet
@@ -353,5 +353,5 @@ class _Passes:
             black = images.new_zeros((_TOGETHER - count, *images.shape[1:]))
             images = torch.cat([images, black])
             images = images.pin_memory() if self.pinned else images
-        given = self.engine.run(images.contiguous(memory_format=torch.channels_last))
+        given = answers(self.engine, images.contiguous(memory_format=torch.channels_last))
         return [tensor[:count] for tensor in given]
