@@ -1,13 +1,14 @@
 """How fast training is, beside what it could be: prints one table, writes JSON.
 
     uv run python tests/benchmarks/training.py FOLDER [--repeats N] [--limit N] [--backbone NAME]
-        [--weights imagenet|none] [--blocks N] [--epochs N] [--device cpu] [--json FILE]
+        [--weights imagenet|none] [--blocks N] [--epochs N] [--device cpu] [--engine NAME]
+        [--only head|prefix|step] [--json FILE]
 
 FOLDER is a data set made by ``fashionbatch shard``. Three comparisons, each of them side by side in
 one run, medians over the repeats:
 
 - the head on frozen features, computing them included, beside one predict pass over the same
-  images;
+  images, each with the engine that it finds to be the quickest;
 - ``--unfreeze blocks:N`` with ``--prefix-cache`` beside the loop without it, over all epochs,
   computing the cache included; and an epoch of each once the cache is there;
 - a step of the loop end to end, reading, decoding and augmenting included, beside the same step on
@@ -85,6 +86,8 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--only", choices=("head", "prefix", "step"))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     common: dict[str, Any] = {
@@ -104,39 +107,47 @@ def main() -> None:
             seconds: list[float] = []
             result = fashionbatch.train(
                 name=name, output=base / name, **common, **options,
-                tell=lambda e, v: seconds.append(v["seconds"]) if e == "epoch" else None,
+                tell=lambda e, v: seconds.append(v["seconds"]) if e == "epoch" else tell(e, v),
             )  # fmt: skip
             times.setdefault(f"{name}, an epoch", []).append(statistics.median(seconds))
             top1.setdefault(name, []).append(result["val"]["top1"])
             return result
 
-        def predict(model: str) -> None:
-            for split in ("train", "val", "test"):
-                if split in splits:
-                    fashionbatch.predict(
-                        given.folder, model=model, split=split, limit=given.limit,
-                        device=given.device, output=base / f"{split}.h5", restart=True,
-                    )  # fmt: skip
+        def tell(event: str, values: dict[str, Any]) -> None:
+            if event in ("engine", "plan") and "engine" in values:
+                engines.add(values["engine"])
 
-        splits = fashionbatch.open_shards(given.folder).manifest.splits
+        def predict(model: str) -> None:
+            # a limit is one of each split
+            for split in (None,) if given.limit is None else splits:
+                fashionbatch.predict(
+                    given.folder, model=model, split=split, limit=given.limit, tell=tell,
+                    engine=given.engine, device=given.device, output=base / f"{split}.h5",
+                    restart=True,
+                )  # fmt: skip
+
+        engines: set[str] = set()
+        splits = list(fashionbatch.open_shards(given.folder).manifest.splits)
         for repeat in range(given.repeats):
             for folder in base.glob("*"):
                 shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
-            began = time.perf_counter()
-            head = train("head", mode="bottleneck", epochs=30)
-            times.setdefault("head", []).append(time.perf_counter() - began)
-            times.setdefault("predict", []).append(timed(lambda run=head["run"]: predict(run)))
-            for name, cached in (("plain", False), ("cached", True)):
+            if given.only in (None, "head"):
                 began = time.perf_counter()
-                train(name, prefix_cache=cached, seed=repeat, **tuning)
-                times.setdefault(name, []).append(time.perf_counter() - began)
+                head = train("head", mode="bottleneck", epochs=30, engine=given.engine)
+                times.setdefault("head", []).append(time.perf_counter() - began)
+                times.setdefault("predict", []).append(timed(lambda run=head["run"]: predict(run)))
+            if given.only in (None, "prefix"):
+                for name, cached in (("plain", False), ("cached", True)):
+                    began = time.perf_counter()
+                    train(name, prefix_cache=cached, seed=repeat, **tuning)
+                    times.setdefault(name, []).append(time.perf_counter() - began)
         config = TrainConfig(**common, **{**tuning, "epochs": 1}, name="step", output=base)
         job = jobs.prepare(config, given.folder)
         if job.sampling().steps() < _FEWEST:
             parser.error(f"--limit {given.limit}: a step is timed over {_FEWEST} of them at least")
         task, _ = feed.make_task(job, base, lambda event, values: None)
         tasks = {"step, end to end": task, "step, batch on the device": Once(task, job.device)}
-        for _ in range(given.repeats):
+        for _ in range(given.repeats if given.only in (None, "step") else 0):
             for name, chosen in tasks.items():
                 ticks: list[float] = []
 
@@ -153,18 +164,21 @@ def main() -> None:
                 times.setdefault(name, []).append(statistics.mean(steps))
     median = {name: statistics.median(values) for name, values in times.items()}
     print(f"{given.folder}, {given.backbone} ({given.weights}), blocks:{given.blocks}, "
-          f"{given.epochs} epochs, {given.repeats} repeats, {job.device}")  # fmt: skip
+          f"{given.epochs} epochs, {given.repeats} repeats, {job.device}, engines: {sorted(engines)}")  # fmt: skip
     for name, seconds in median.items():
         print(f"{name:32}{seconds:10.3f} s")
+    pairs = {
+        "head ÷ predict pass": ("head", "predict"),
+        "plain ÷ cached, in all": ("plain", "cached"),
+        "plain ÷ cached, an epoch": ("plain, an epoch", "cached, an epoch"),
+        "synthetic ÷ end to end": ("step, batch on the device", "step, end to end"),
+    }
     ratios = {
-        "head ÷ predict pass": median["head"] / median["predict"],
-        "plain ÷ cached, in all": median["plain"] / median["cached"],
-        "plain ÷ cached, an epoch": median["plain, an epoch"] / median["cached, an epoch"],
-        "synthetic ÷ end to end": median["step, batch on the device"] / median["step, end to end"],
+        name: median[one] / median[other] for name, (one, other) in pairs.items() if one in median
     }
     for name, ratio in ratios.items():
         print(f"{name:32}{ratio:10.3f}")
-    for name in ("plain", "cached"):
+    for name in ("plain", "cached") if "plain" in top1 else ():
         print(f"{name + ', val top-1':32}{', '.join(f'{v:.4f}' for v in top1[name])}")
     if given.json:
         given.json.write_text(
