@@ -164,7 +164,8 @@ def main() -> None:
                 times.setdefault(name, []).append(statistics.mean(steps))
     median = {name: statistics.median(values) for name, values in times.items()}
     print(f"{given.folder}, {given.backbone} ({given.weights}), blocks:{given.blocks}, "
-          f"{given.epochs} epochs, {given.repeats} repeats, {job.device}, engines: {sorted(engines)}")  # fmt: skip
+          f"{given.epochs} epochs, {given.repeats} repeats, {job.device}, "
+          f"engines: {', '.join(sorted(engines))}")  # fmt: skip
     for name, seconds in median.items():
         print(f"{name:32}{seconds:10.3f} s")
     pairs = {
