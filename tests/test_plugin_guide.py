@@ -78,7 +78,9 @@ def test_optimizer_and_regularizers_train(tmp_path: Path) -> None:
     for _ in range(40):
         step(made, optimizer)
     assert losses[-1] < losses[0] * 0.7
-    checkpoint.save(tmp_path / "checkpoints", 1, 0, made, optimizer, {}, extra={}, randoms=[])
+    checkpoint.save(
+        tmp_path / "checkpoints", 1, 0, made.state_dict(), optimizer, {}, extra={}, randoms=[]
+    )
     other = model().train()
     again = registry.create(
         registry.find("optimizer", "lion"), list(other.parameters()), lr=0.02, weight_decay=0.01

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -120,6 +122,18 @@ def normalized(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         std: likewise.
     """
     return (images.float() / 255 - mean) / std
+
+
+def hash_of(state: Mapping[str, Tensor]) -> str:
+    """Stands for weights by name, 64 hexadecimal digits."""
+    return files.fingerprint(
+        {
+            name: hashlib.sha256(
+                np.ascontiguousarray(v.detach().cpu().numpy()).tobytes()
+            ).hexdigest()
+            for name, v in state.items()
+        }
+    )
 
 
 def find_backbone(name: str) -> tuple[Component, BackboneSpec]:

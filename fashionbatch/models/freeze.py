@@ -61,9 +61,50 @@ def unfreeze(model: Classifier, blocks: Sequence[str], count: int | None) -> Non
     Raises:
         UsageError: there are not so many blocks.
     """
-    model.requires_grad_(True)
+    trained = _trained(model, blocks, count)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
+
+
+def never_trained(model: Classifier, blocks: Sequence[str], count: int | None) -> frozenset[str]:
+    """Entries of the model's state that stay as they are with the last ``count`` blocks trained.
+
+    Args:
+        model: the classifier.
+        blocks: of :func:`block_names`.
+        count: as of :func:`unfreeze`.
+
+    Returns:
+        names of weights, and of running statistics and other buffers of modules without a trained
+        weight.
+    """
+    trained = _trained(model, blocks, count)
+    known = {name for name, _ in model.named_parameters()}
+    holders = {name.rpartition(".")[0] for name in known}
+
+    def holder(name: str) -> str:
+        """The nearest module around a buffer that has weights: they share their mode."""
+        module = name.rpartition(".")[0]
+        while module and not any((h + ".").startswith(module + ".") for h in holders):
+            module = module.rpartition(".")[0]
+        return module + "." if module else ""
+
+    frozen = set()
+    for name in model.state_dict():
+        if name in known:
+            changes = name in trained
+        else:
+            changes = any(each.startswith(holder(name)) for each in trained)
+        if not changes:
+            frozen.add(name)
+    return frozenset(frozen)
+
+
+def _trained(model: Classifier, blocks: Sequence[str], count: int | None) -> set[str]:
+    """Names of the parameters that :func:`unfreeze` makes trainable."""
+    names = {name for name, _ in model.named_parameters()}
     if count is None:
-        return
+        return names
     if count > len(blocks):
         if not blocks:
             raise UsageError(
@@ -75,9 +116,11 @@ def unfreeze(model: Classifier, blocks: Sequence[str], count: int | None) -> Non
         )
     first = blocks[-count] + "." if count else None
     trained = False
-    for name, parameter in model.backbone.named_parameters():
+    for name, _ in model.backbone.named_parameters():
         trained = trained or (first is not None and (name + ".").startswith(first))
-        parameter.requires_grad_(trained)
+        if not trained:
+            names.discard(f"backbone.{name}")
+    return names
 
 
 def parameter_groups(

@@ -1,6 +1,7 @@
 """Checkpoints: everything that a run needs to go on, without pickle.
 
-``checkpoints/epoch-0007/`` holds ``state.safetensors`` (weights, optimizer and random states) and
+``checkpoints/epoch-0007/`` holds ``state.safetensors`` (weights, optimizer and random states; of
+what is never trained, only the run's ``state.json`` has a hash) and
 ``state.json`` (the rest, with the hash of the first); ``epoch-0007+000120`` is one from the middle
 of the epoch behind it. A checkpoint is made under another name and takes its own when it is whole;
 the last two are kept.
@@ -47,7 +48,7 @@ def save(
     folder: Path,
     epoch: int,
     step: int,
-    model: nn.Module,
+    weights: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any],
     *,
@@ -60,7 +61,7 @@ def save(
         folder: the run's ``checkpoints``.
         epoch: how many are finished.
         step: how many of the next one are.
-        model: its trained and frozen weights.
+        weights: of the model's state, what can change.
         optimizer: its state.
         state: JSON values to keep.
         extra: further tensors, by names of their own.
@@ -76,7 +77,7 @@ def save(
     temporary = folder / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     temporary.mkdir()
     try:
-        tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+        tensors = {f"model.{k}": v for k, v in weights.items()}
         tensors |= extra
         described = optimizer.state_dict()
         plain: dict[str, dict[str, Any]] = {}
@@ -187,9 +188,12 @@ def load_last(folder: Path) -> Checkpoint:
     raise TrainingError(f"{folder} holds no whole checkpoint: start the run again without --resume")
 
 
-def restore_model(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Puts the weights back."""
-    model.load_state_dict(checkpoint.part("model."))
+def restore_model(
+    checkpoint: Checkpoint, model: nn.Module, frozen: frozenset[str] = frozenset()
+) -> None:
+    """Puts the weights back; those of the names in ``frozen`` are not in it, and stay."""
+    state = model.state_dict()
+    model.load_state_dict(checkpoint.part("model.") | {name: state[name] for name in frozen})
 
 
 def restore_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:

@@ -79,7 +79,7 @@ class Loop:
             raise TrainingError(
                 "the validation loss was never finite: lower --lr, or clip gradients"
             )
-        setup.model.load_state_dict(self.progress.best)
+        self.progress.take_best()
         self._validation.settled = True
         if setup.group.leads:
             path = self.folder / "curves.png"
@@ -225,8 +225,8 @@ class Loop:
         if loss < result.best_loss or not progress.best:
             result.best_loss, result.best_epoch = loss, epoch
             with self._validation.weights():
-                state = setup.model.state_dict()
-                progress.best = {k: v.detach().clone() for k, v in state.items()}
+                found = progress.weights()
+                progress.best = {name: v.detach().clone() for name, v in found.items()}
         stops = [r.after_epoch(epoch, row) for r in setup.regularizers]
         result.stopped_early = any(stops)
         if isinstance(setup.schedule, Schedule):

@@ -47,7 +47,7 @@ class Progress:
         epoch: how many are finished.
         step: how many of the next one are.
         micro_batch: most items worked off at a time.
-        best: the weights of the best epoch; none before the first has ended.
+        best: the weights of the best epoch that can change; none before the first has ended.
         metrics: of the images that the epoch has trained on so far.
     """
 
@@ -78,6 +78,15 @@ class Progress:
         self.epoch, self.step = self.epoch + 1, 0
         self.metrics = self.setup.metrics(False)
 
+    def weights(self) -> dict[str, Tensor]:
+        """What can change of the model's state, as it is."""
+        state: dict[str, Tensor] = self.setup.model.state_dict()
+        return {name: value for name, value in state.items() if name not in self.setup.frozen}
+
+    def take_best(self) -> None:
+        """Puts the weights of the best epoch into the model."""
+        self.setup.model.load_state_dict({**self.setup.model.state_dict(), **self.best})
+
     def save(self, optimizer: torch.optim.Optimizer) -> None:
         """Writes a checkpoint; every process must come here."""
         setup, result = self.setup, self.result
@@ -97,7 +106,7 @@ class Progress:
                 self.folder / "checkpoints",
                 self.epoch,
                 self.step,
-                setup.model,
+                self.weights(),
                 optimizer,
                 {
                     "history": result.history,
@@ -135,7 +144,7 @@ class Progress:
         self.result.best_loss = min((v for v in losses if math.isfinite(v)), default=math.inf)
         if setup.micro_batch is None:
             self.micro_batch = state["micro_batch"]
-        checkpoints.restore_model(restored, setup.model)
+        checkpoints.restore_model(restored, setup.model, setup.frozen)
         self.best = restored.part("best.")
         if self.step:
             self.metrics.load_state_dict(restored.part("metrics."))

@@ -16,6 +16,7 @@ from fashionbatch import files
 from fashionbatch.errors import TrainingError, UsageError
 from fashionbatch.models import card as cards
 from fashionbatch.models import freeze
+from fashionbatch.models.build import hash_of
 from fashionbatch.models.card import ModelCard
 from fashionbatch.parse import parse_unfreeze
 from fashionbatch.training import components
@@ -193,6 +194,7 @@ def make_setup(job: Job, tell: Tell, title: str, loggers: Sequence[Logger]) -> S
         epochs=config.epochs,
         freeze_epochs=config.freeze_epochs,
         unfreeze=lambda: freeze.unfreeze(job.model, job.blocks, count),
+        frozen=freeze.never_trained(job.model, job.blocks, count),
         device=job.device,
         group=job.group,
         bfloat16=job.precision == "bfloat16",
@@ -208,10 +210,15 @@ def make_setup(job: Job, tell: Tell, title: str, loggers: Sequence[Logger]) -> S
 
 def _identity(job: Job) -> dict[str, Any]:
     """What a resumed run must share with the one that it goes on with."""
+    assert job.config.unfreeze is not None
+    count = parse_unfreeze(job.config.unfreeze)
+    frozen, state = freeze.never_trained(job.model, job.blocks, count), job.model.state_dict()
     return {
         "data": job.shards.manifest.fingerprint,
         "backbone": job.component.provenance,
         "weights": job.origin,
+        # a checkpoint does without them
+        "frozen weights": hash_of({name: v for name, v in state.items() if name in frozen}),
     }
 
 

@@ -36,6 +36,7 @@ class Setup:
         epochs: most of them.
         freeze_epochs: of these, how many with the whole base frozen.
         unfreeze: called once behind them: makes trainable what the user chose.
+        frozen: entries of the model's state that are never trained; checkpoints leave them out.
         device: of the model.
         group: the processes that train it.
         bfloat16: mixed precision.
@@ -62,6 +63,7 @@ class Setup:
     freeze_epochs: int
     unfreeze: Callable[[], None]
     device: torch.device
+    frozen: frozenset[str] = frozenset()
     group: Group = field(default_factory=Group)
     bfloat16: bool = False
     compile: bool = False

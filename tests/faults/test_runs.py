@@ -20,13 +20,14 @@ from fashionbatch.errors import ModelError, OutputExistsError, UsageError
 from fashionbatch.inference import plan as plans
 from fashionbatch.models.engine import EngineJob
 from fashionbatch.store.reader import open_predictions
+from tests.forks import one_core
 from tests.inference.conftest import *  # noqa: F403  # its fixtures
 
 #: runs predictions in forked children, which need not import torch anew; a line of JSON at the end
 CHILDREN = """
 import json, os, random, signal, sys, time
 import torch
-torch.set_num_threads(1)
+torch.set_num_threads(1)  # see tests/forks.py
 os.sched_getaffinity = lambda process: {0}
 from fashionbatch import api, errors
 from fashionbatch.inference import job, predict, plan, stream
@@ -125,12 +126,10 @@ def test_fault_37_two_writers(catalogue, run, tmp_path):
 def test_fault_37_dies_before_any_change(catalogue, run, dying, monkeypatch, tmp_path):
     """Before each write, sync and rename of the commit, of the merge and of the tidying up."""
     monkeypatch.setattr(plans, "SLICE", 3)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     folder = catalogue(7, (2,))
 
     def go(name):
-        torch.set_num_threads(1)
+        one_core()
         api.predict(folder, model=run, output=tmp_path / name, workers=1, device="cpu",
                     batch_size=4, engine="eager")  # fmt: skip
 

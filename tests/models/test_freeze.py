@@ -115,6 +115,45 @@ def test_a_step_changes_only_what_is_trained(resnet: Classifier) -> None:
     assert not torch.equal(resnet.head.kernels[-1], before["head.dense.1.weight"])
 
 
+@pytest.mark.parametrize("count", [0, 1, None])
+def test_what_is_never_trained_never_changes(resnet: Classifier, count: int | None) -> None:
+    """Checkpoints leave it out; all else of the state changes in a step."""
+    blocks = freeze.block_names(resnet.backbone, SPEC.blocks)
+    frozen = freeze.never_trained(resnet, blocks, count)
+    freeze.unfreeze(resnet, blocks, count)
+    freeze.train_mode(resnet)
+    before = {k: v.detach().clone() for k, v in resnet.state_dict().items()}
+    trained = [p for p in resnet.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.1, weight_decay=0.1)
+    resnet(torch.rand(4, 3, 64, 64) * 255).logits.square().sum().backward()
+    optimizer.step()
+    same = {k for k, v in resnet.state_dict().items() if torch.equal(v, before[k])}
+    assert same == frozen
+
+
+def test_buffers_go_with_the_module_that_trains_them() -> None:
+    """Statistics of a normalization without weights change with what holds it."""
+
+    class Block(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, affine=False))
+
+    class Net(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(Block(), Block(), nn.Flatten())
+
+    model = Classifier(Net(), Head(48, 2, HeadSpec()), Preprocessing(size=4, resize=4))
+    blocks = freeze.block_names(model.backbone, ("*",))
+    frozen = freeze.never_trained(model, blocks, 1)
+    freeze.unfreeze(model, blocks, 1)
+    freeze.train_mode(model)
+    before = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    model(torch.rand(2, 3, 4, 4) * 255)
+    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed and not changed & frozen
+    assert {"backbone.0.0.weight", "backbone.0.1.running_mean"} < frozen
+
+
 def test_what_stands_behind_the_last_block_is_trained() -> None:
     """A last normalization goes with the last block; dropout goes with its holder."""
 

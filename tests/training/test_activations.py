@@ -32,6 +32,7 @@ from fashionbatch.training.activations.part import PLAIN, Collected, Part
 from fashionbatch.training.activations.reader import Activations
 from fashionbatch.training.cached import Cached
 from fashionbatch.training.targets import Targets
+from tests.forks import one_core
 
 SAMPLE = Path(__file__).parents[2] / "shards" / "fashion-mnist"
 SMALL = Preprocessing(size=8, resize=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -178,6 +179,7 @@ def test_killed_computation_goes_on(
     made(shards, tmp_path / "whole", views)
     child = os.fork()
     if not child:
+        one_core()
         try:
             made(shards, tmp_path / "cut", views, Prefix(deadly=17 + 30 * copies))
         finally:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 
 from fashionbatch import files
 from fashionbatch.training.activations import kept, memory
 from fashionbatch.training.activations.kept import Hold
+from tests.forks import one_core
 from tests.training.runs import history
 
 NAME = "0" * 32
@@ -46,7 +46,7 @@ def test_killed_computation_leaves_nothing_behind(train, tmp_path, monkeypatch):
     train("whole", mode="bottleneck", output=tmp_path / "other")
     child = os.fork()
     if not child:
-        torch.set_num_threads(1)  # the pool of threads is not there any more after a fork
+        one_core()
         sync = files.sync
 
         def die(path: Path) -> None:

@@ -18,6 +18,7 @@ from fashionbatch.sources import Attribute
 from fashionbatch.training.labels import Labels
 from fashionbatch.training.metrics import ClassFigures, Metrics
 from fashionbatch.training.targets import Loss, Targets
+from tests.forks import one_core
 
 CPU = torch.device("cpu")
 BOTH = ("category", "attributes")
@@ -272,7 +273,7 @@ def test_no_items():
 
 def one_of_two(rank, store, results):
     """Measures a part of the items together with another process, and puts what it gets."""
-    torch.set_num_threads(1)  # the pool of threads is not there any more after a fork
+    one_core()
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     outputs, targets = examples(30)
     mine, sizes = (slice(0, 23), [8, 8, 7]) if rank == 0 else (slice(23, 30), [7])

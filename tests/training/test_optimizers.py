@@ -61,7 +61,7 @@ def test_optimizer_learns_and_goes_on_exactly(spec: OptimizerSpec, tmp_path: Pat
     optimizer = made(spec, net)
     losses = steps(net, optimizer, 60)
     assert losses[-1] < losses[0] / 2
-    checkpoint.save(tmp_path, 1, 0, net, optimizer, {}, extra={}, randoms=[])
+    checkpoint.save(tmp_path, 1, 0, net.state_dict(), optimizer, {}, extra={}, randoms=[])
     other = problem()[0]
     resumed = made(spec, other)
     steps(other, resumed, 1)  # what it has by now must give way

@@ -12,8 +12,9 @@ import time
 import pytest
 import torch
 
-from fashionbatch.errors import StoppedError
+from fashionbatch.errors import StoppedError, UsageError
 from fashionbatch.training import checkpoint as checkpoints
+from fashionbatch.training import job as jobs
 from tests.training.runs import SAMPLE, history, same, weights
 
 #: five steps in each of three epochs, the first of them frozen; everything that draws draws
@@ -91,6 +92,19 @@ def test_stopped_again_and_again(train, whole, tmp_path):
     assert history(whole) == history(tmp_path / "cut")
 
 
+def test_checkpoint_leaves_out_what_is_frozen(train, tmp_path, monkeypatch):
+    """The first block, trained at no time, is not saved; another one is noticed on resuming."""
+    with pytest.raises(StoppedError):
+        train("cut", tell=stop_at(7), **RECIPE)
+    saved = checkpoints.load_last(tmp_path / "cut" / "checkpoints").part("model.")
+    assert not any(name.startswith("backbone.blocks.0.") for name in saved)
+    assert any(name.startswith("backbone.blocks.1.") for name in saved)
+    seed = jobs.seed_everything
+    monkeypatch.setattr(jobs, "seed_everything", lambda number: seed(number + 1))
+    with pytest.raises(UsageError, match="begun with other frozen weights"):
+        train("cut", resume=True, **RECIPE)
+
+
 def test_saved_by_the_clock(train, whole, tmp_path):
     """--checkpoint-minutes saves within an epoch, and what it saves is exact."""
 
@@ -124,7 +138,7 @@ def test_optimizer_state_is_laid_out_as_its_parameters(tmp_path):
     net(torch.ones(1, 3, 5, 5)).square().sum().backward()
     adam.step()
     checkpoints.save(
-        tmp_path, 1, 0, net, adam, {}, extra={}, randoms=[checkpoints.Random.now()]
+        tmp_path, 1, 0, net.state_dict(), adam, {}, extra={}, randoms=[checkpoints.Random.now()]
     )  # fmt: skip
     other, restored = made()
     checkpoints.restore_optimizer(checkpoints.load_last(tmp_path), restored)
@@ -162,7 +176,7 @@ for _ in range(50):
         for number in range(begin, 10**6):
             with torch.no_grad():
                 net.weight.fill_(number)
-            checkpoint.save(folder, number, number % 3, net, adam, {"number": number},
+            checkpoint.save(folder, number, number % 3, net.state_dict(), adam, {"number": number},
                             extra={}, randoms=[checkpoint.Random.now()])
             os.write(say, b"%d\\n" % number)
     os.close(say)

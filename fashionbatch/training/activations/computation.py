@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from fashionbatch import files, registry
 from fashionbatch.errors import TrainingError, UsageError
 from fashionbatch.models import choice
-from fashionbatch.models.build import Classifier, normalized
+from fashionbatch.models.build import Classifier, hash_of, normalized
 from fashionbatch.models.choice import AUTO, Chosen
 from fashionbatch.models.cut import Crossing, Cut
 from fashionbatch.models.engine import Engine, EngineJob, answers
@@ -249,7 +249,7 @@ def _about(
         "format": "fashionbatch-activations",
         "format_version": _VERSION,
         "backbone": dict(backbone),
-        "weights": _hash_of(cut.prefix),
+        "weights": hash_of(cut.prefix.state_dict()),
         "structure": hashlib.sha256(str(cut.prefix).encode()).hexdigest(),
         "crossing": [[c.name, list(c.shape)] for c in cut.crossing],
         "preprocessing": preprocessing.to_json(),
@@ -259,11 +259,6 @@ def _about(
         "augmented": _digest(np.unique(views.augmented)),
         **(random if views.copies else {}),
     }
-
-
-def _hash_of(module: nn.Module) -> str:
-    state = module.state_dict()
-    return files.fingerprint({k: _digest(v.detach().cpu().numpy()) for k, v in state.items()})
 
 
 def _digest(values: npt.NDArray[Any]) -> str:
