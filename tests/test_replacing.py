@@ -13,7 +13,7 @@ from torch import Tensor
 
 import fashionbatch
 from fashionbatch.builtin.engines import Eager
-from fashionbatch.errors import OutputExistsError, UsageError
+from fashionbatch.errors import ModelError, OutputExistsError, UsageError
 
 SAMPLE = Path(__file__).parents[1] / "shards" / "fashion-mnist"
 SMALL: dict[str, Any] = {
@@ -108,7 +108,7 @@ def test_restart_keeps_the_old_file_until_the_new_one_is_whole(
     fashionbatch.predict(folder, output="out.h5", workers=1)
     before = Path("out.h5").read_bytes()
     monkeypatch.setattr(Eager, "run", _fails)
-    with pytest.raises(MemoryError):
+    with pytest.raises(ModelError):
         fashionbatch.predict(folder, output="out.h5", workers=1, restart=True)
     assert Path("out.h5").read_bytes() == before
     assert not Path("out.h5.parts").exists()

@@ -14,10 +14,10 @@ import torch
 from fashionbatch import registry
 from fashionbatch.errors import TrainingError, UsageError
 from fashionbatch.models import card as cards
-from fashionbatch.models.build import Classifier
 from fashionbatch.pipeline.batches import Order, batches
 from fashionbatch.shards.read import open_shards
 from fashionbatch.specs import RegularizerSpec
+from fashionbatch.training.activations import computation
 from fashionbatch.training.regularizer import Regularizer
 from fashionbatch.training.targets import Targets
 from tests.training.runs import SAMPLE, history, same, weights
@@ -228,8 +228,10 @@ def test_freeze_epochs(train, tmp_path):
 def test_bottleneck(train, tmp_path, monkeypatch):
     """Features are computed once; the head is trained on them; the model is whole all the same."""
     calls = []
-    real = Classifier.normalized
-    monkeypatch.setattr(Classifier, "normalized", lambda s, x: calls.append(len(x)) or real(s, x))
+    real = computation._Passes._answers
+    monkeypatch.setattr(
+        computation._Passes, "_answers", lambda s, x: calls.append(len(x)) or real(s, x)
+    )
     events = []
     first = train("a", mode="bottleneck", epochs=3, tell=lambda e, v: events.append(e))
     assert sum(calls) == 48
