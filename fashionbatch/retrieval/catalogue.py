@@ -13,7 +13,8 @@ from fashionbatch.errors import FashionbatchError, UsageError
 from fashionbatch.shards.read import ShardSet, is_shards, open_shards
 from fashionbatch.sources import Item
 from fashionbatch.sources.base import from_text, to_text
-from fashionbatch.store.reader import Batch, Predictions
+from fashionbatch.store.reader import Predictions
+from fashionbatch.store.rows import Batch
 
 
 class Catalogue:

@@ -26,7 +26,8 @@ from fashionbatch.store import part as parts
 from fashionbatch.store.column import Column
 from fashionbatch.store.export import refuse_existing
 from fashionbatch.store.merge import SCHEMA, VERSION
-from fashionbatch.store.reader import BATCH, Predictions, open_predictions
+from fashionbatch.store.reader import Predictions, open_predictions
+from fashionbatch.store.rows import BATCH
 
 #: in a fingerprint: what files differ in that belong together; all else must be the same
 _OWN = ("input", "items", "rows", "batch_size", "device", "code")

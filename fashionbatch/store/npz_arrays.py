@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from fashionbatch.config import ExportConfig
 from fashionbatch.store.column import TextColumn
-from fashionbatch.store.reader import BATCH, Predictions
+from fashionbatch.store.reader import Predictions
+from fashionbatch.store.rows import BATCH
 
 #: the oldest that ZIP knows: no clock in the file
 _EPOCH = (1980, 1, 1, 0, 0, 0)

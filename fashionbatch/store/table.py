@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fashionbatch.config import ExportConfig
-from fashionbatch.store.reader import Batch, Predictions
+from fashionbatch.store.reader import Predictions
+from fashionbatch.store.rows import Batch
 
 PREDICTED, FAILED = "predicted", "failed"
 #: probability from which an attribute is told of, unless it is said how many are

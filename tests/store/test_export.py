@@ -252,6 +252,7 @@ def test_bounded_memory(predictions, tmp_path, kind, monkeypatch):
     monkeypatch.setattr(table, "_MOST_ROWS", 200)
     monkeypatch.setattr("fashionbatch.store.npz_arrays.BATCH", 200)
     monkeypatch.setattr("fashionbatch.store.reader.BATCH", 200)
+    monkeypatch.setattr("fashionbatch.store.rows.BATCH", 200)
 
     def peak(rows: int) -> int:
         names = [f"{i:08d}" for i in range(rows)]

@@ -8,7 +8,7 @@ import pytest
 
 import fashionbatch
 from fashionbatch.errors import StoreError, UnknownNameError, UsageError
-from fashionbatch.store import reader
+from fashionbatch.store import reader, rows
 from fashionbatch.store.reader import open_predictions
 
 
@@ -70,6 +70,7 @@ def test_name_that_there_is_not(predictions, asked, meant):
 def test_iteration_is_what_rows_are(predictions, size, monkeypatch):
     """Whatever is read at a time: the same rows, columns and failures, in order."""
     monkeypatch.setattr(reader, "BATCH", size)
+    monkeypatch.setattr(rows, "BATCH", size)
     shards = {"s": (["a", "b"], ["x"]), "t": (["c", "d", "e"], []), "u": ([], ["y", "z"])}
     path = predictions(shards=shards, attributes=("red", "blue"), probabilities=True)
     with open_predictions(path) as found:
@@ -97,6 +98,7 @@ def test_bounded_memory(predictions, monkeypatch):
     """Iterating takes no more for ten times the rows, and the names' index 12 bytes a row."""
 
     monkeypatch.setattr(reader, "BATCH", 200)
+    monkeypatch.setattr(rows, "BATCH", 200)
 
     def peak(rows: int) -> tuple[int, int]:
         names = [f"a-rather-long-name-of-a-folder/and-of-a-photograph-{i:09d}" for i in range(rows)]

@@ -30,6 +30,21 @@ def test_other_key_is_another_network(tmp_path: Path) -> None:
     assert Cache(tmp_path, {**KEY, "shape": (4, 3, 8, 8)}).read() is None
 
 
+def test_what_nobody_uses_goes(tmp_path: Path) -> None:
+    """30 days after it was last read, when another network is written; other files stay."""
+    old, used = Cache(tmp_path, KEY), Cache(tmp_path, {**KEY, "shape": (4, 3, 8, 8)})
+    other = tmp_path / "notes.json"
+    other.write_text("{}")
+    for cache in (old, used):
+        cache.write(MADE, {})
+    for path in tmp_path.iterdir():
+        os.utime(path, (time.time() - 31 * 86400,) * 2)
+    assert used.read() == MADE
+    Cache(tmp_path, {**KEY, "shape": (8, 3, 8, 8)}).write(MADE, {})
+    assert old.read() is None and used.read() == MADE
+    assert len(list(tmp_path.iterdir())) == 5 and other.exists()
+
+
 def test_damage_counts_as_missing(tmp_path: Path) -> None:
     cache = Cache(tmp_path, KEY)
     cache.write(MADE, {})

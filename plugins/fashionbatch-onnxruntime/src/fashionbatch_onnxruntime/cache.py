@@ -17,6 +17,8 @@ from fashionbatch_onnxruntime.export import Exported
 
 #: seconds behind which a temporary file belongs to a process that was killed
 _LEFT_BEHIND = 3600
+#: seconds behind which a network that nobody has used goes
+_UNUSED = 30 * 86400
 
 
 class Cache:
@@ -25,7 +27,8 @@ class Cache:
     ``onnxruntime-DIGEST.onnx`` is written first, then ``onnxruntime-DIGEST.json``: the other one's
     SHA-256, the shapes of the outputs, and how its answers compared with PyTorch's. Each appears
     whole or not at all, and without a record that fits, the network counts as not there. So it does
-    no harm to be killed at any time, or that two processes write at once.
+    no harm to be killed at any time, or that two processes write at once. What nobody has used for
+    30 days goes when another network is written.
 
     Args:
         folder: exists.
@@ -49,6 +52,9 @@ class Cache:
             return None
         if hashlib.sha256(data).hexdigest() != expected:
             return None
+        for path in (self.model, self.record):
+            with contextlib.suppress(OSError):  # a folder that cannot be written to
+                os.utime(path)
         return Exported(data=data, outputs=outputs)
 
     def write(self, exported: Exported, compared: Mapping[str, Any]) -> None:
@@ -62,11 +68,19 @@ class Cache:
             "outputs": exported.outputs,
             "compared": compared,
         }
+        _sweep(self.model.parent)
         try:
             _write(self.model, exported.data)
             _write(self.record, (json.dumps(record, indent=2) + "\n").encode())
         except OSError as error:
             warnings.warn(f"the exported network is not kept: {error}", stacklevel=2)
+
+
+def _sweep(folder: Path) -> None:
+    for path in [*folder.glob("onnxruntime-*.onnx"), *folder.glob("onnxruntime-*.json")]:
+        with contextlib.suppress(OSError):  # another process was quicker
+            if time.time() - path.stat().st_mtime > _UNUSED:
+                path.unlink()
 
 
 def _write(path: Path, data: bytes) -> None:

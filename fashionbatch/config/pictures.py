@@ -1,0 +1,35 @@
+"""How pictures are drawn: of a data set, and of why a model answers as it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fashionbatch.config.selecting import Selecting
+from fashionbatch.fields import Checked, option
+from fashionbatch.specs import SPLITS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig(Checked):
+    """How pictures are explained; see :func:`fashionbatch.explain`."""
+
+    model: Path | None = option(
+        None, "Run (or its folder) whose model is explained. [default: the newest in runs/]"
+    )
+    output: Path = option(Path("explain"), "Folder for the pictures.", "--output", "-o")
+    limit: int | None = option(None, "Explain at most so many images.", min=1)
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig(Selecting):
+    """How a data set is inspected; see :func:`fashionbatch.inspect`."""
+
+    output: Path | None = option(
+        None, "Folder for the pictures. [default: inspection/SHARDS' name]", "--output", "-o"
+    )
+    pictures: bool = option(True, "Draw histograms and a sheet of samples.")
+    samples: int = option(8, "Images of each class on the sheet of samples.", min=1, max=50)
+    split: str | None = option(None, "Only this split.", choices=SPLITS)
+    per_class: int | None = option(None, "At most so many images of each class to train on.", min=1)

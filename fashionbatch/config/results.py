@@ -1,0 +1,101 @@
+"""What is done with prediction files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fashionbatch.errors import UsageError
+from fashionbatch.fields import Checked, option
+
+#: of exports; the first is the default
+FORMATS = ("csv", "parquet", "npz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(Checked):
+    """How a prediction file is exported; see :func:`fashionbatch.export`."""
+
+    to: str | None = option(
+        None,
+        "Format: csv, parquet or npz. [default: by the output's ending, or csv]",
+        choices=FORMATS,
+    )
+    output: Path | None = option(
+        None, "File to make. [default: beside the prediction file]", "--output", "-o"
+    )
+    topk: int | None = option(
+        None, "How many of the stored classes, best first. [default: all of them]", min=1
+    )
+    probabilities: bool = option(False, "The probability of every class, too.")
+    attribute_threshold: float | None = option(
+        None,
+        "Attributes of at least this probability. [default: 0.5, or any with --top-attributes]",
+        min=0,
+        max=1,
+    )
+    top_attributes: int | None = option(None, "At most so many attributes, best first.", min=1)
+    features: bool = option(False, "Parquet and NPZ: the stored features, too.")
+    failures: bool = option(
+        True, "Items that have no prediction, too: as rows of their own; in NPZ, as own arrays."
+    )
+    bom: bool = option(False, "CSV: begin with the mark by which Excel knows UTF-8.")
+    exist_ok: bool = option(False, "Replace a file that is there already.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.format == "csv" and self.features:
+            raise UsageError(
+                "--features would make a CSV cell of each number: use --to parquet or --to npz"
+            )
+        if self.format != "csv" and self.bom:
+            raise UsageError(f"--bom is for CSV, not for {self.format}: leave it out")
+        if self.format == "npz" and (self.attribute_threshold, self.top_attributes) != (None, None):
+            raise UsageError(
+                "--attribute-threshold and --top-attributes choose what stands in a table, and NPZ "
+                "holds the probability of every attribute: leave them out"
+            )
+
+    @property
+    def format(self) -> str:
+        """``to``, or what the output's ending says."""
+        ending = self.output.suffix.lower().lstrip(".") if self.output is not None else ""
+        return self.to or (ending if ending in FORMATS else FORMATS[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeConfig(Checked):
+    """How prediction files become one; see :func:`fashionbatch.merge`."""
+
+    output: Path | None = option(None, "HDF5 file to make; must be given.", "--output", "-o")
+    duplicates: str = option(
+        "error",
+        "An item that several files hold: refuse it, or keep what the first file says.",
+        choices=("error", "first"),
+    )
+    exist_ok: bool = option(False, "Replace a prediction file that is there already.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig(Checked):
+    """How similar images are found; see :func:`fashionbatch.search`."""
+
+    k: int = option(10, "How many neighbours of each image.", "-k", min=1, max=1000)
+    model: Path | None = option(
+        None,
+        "Run whose model made the file, for an image that is no row of it. "
+        "[default: found in runs/ by its hash]",
+    )
+    features: str | None = option(
+        None, "Layer whose features are compared. [default: the one that is stored]"
+    )
+    catalog: Path | None = option(
+        None,
+        "Folder of images or of shards that was predicted, to draw from. "
+        "[default: where it lay then]",
+    )
+    sheet: bool = option(True, "Draw a contact sheet of each image and its neighbours.")
+    output: Path | None = option(
+        None, "Folder for the contact sheets. [default: search/FILE's name]", "--output", "-o"
+    )
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps.")
