@@ -41,8 +41,10 @@ def test_what_nobody_uses_goes(tmp_path: Path) -> None:
         os.utime(path, (time.time() - 31 * 86400,) * 2)
     assert used.read() == MADE
     Cache(tmp_path, {**KEY, "shape": (8, 3, 8, 8)}).write(MADE, {})
-    assert old.read() is None and used.read() == MADE
-    assert len(list(tmp_path.iterdir())) == 5 and other.exists()
+    assert old.read() is None
+    assert used.read() == MADE
+    assert len(list(tmp_path.iterdir())) == 5
+    assert other.exists()
 
 
 def test_damage_counts_as_missing(tmp_path: Path) -> None:
