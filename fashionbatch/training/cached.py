@@ -12,7 +12,7 @@ from fashionbatch.models.build import Classifier, Outputs
 from fashionbatch.training.activations.part import PLAIN, Rows
 from fashionbatch.training.activations.reader import Activations
 from fashionbatch.training.targets import Targets
-from fashionbatch.training.task import TrainingBatch
+from fashionbatch.training.task import Names, TrainingBatch
 
 
 @dataclass(kw_only=True)
@@ -75,7 +75,7 @@ class Cached:
         return TrainingBatch(
             inputs=self.activations.batch(places[places >= 0]),
             targets=self.targets(good),
-            keys=tuple(self.names(row) for row in good.tolist()),
+            keys=Names(good, self.names),
         )
 
 

@@ -17,7 +17,7 @@ from fashionbatch.specs import Preprocessing
 from fashionbatch.training.distributed import Group
 from fashionbatch.training.labels import Labels
 from fashionbatch.training.sampling import Sampling
-from fashionbatch.training.task import TrainingBatch
+from fashionbatch.training.task import Names, TrainingBatch
 
 
 @dataclass(kw_only=True)
@@ -87,5 +87,5 @@ class Images:
             yield TrainingBatch(
                 inputs=(batch.images,),
                 targets=self.labels(batch.rows),
-                keys=tuple(self.shards.name(int(row)) for row in batch.rows),
+                keys=Names(batch.rows, self.shards.name),
             )

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol, overload
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fashionbatch.models.build import Outputs
 from fashionbatch.models.device import moved
 from fashionbatch.training.targets import Targets
+
+
+class Names(Sequence[str]):
+    """What the catalogue calls some rows; looked up only when somebody asks, for a message.
+
+    Args:
+        rows: int64 ``[N]``.
+        name: of a row.
+    """
+
+    def __init__(self, rows: npt.NDArray[np.int64], name: Callable[[int], str]) -> None:
+        self._rows, self._name = rows, name
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> Names: ...
+    def __getitem__(self, place: int | slice) -> str | Names:
+        if isinstance(place, slice):
+            return Names(self._rows[place], self._name)
+        return self._name(int(self._rows[place]))
 
 
 class TrainingBatch(NamedTuple):
@@ -24,7 +50,7 @@ class TrainingBatch(NamedTuple):
 
     inputs: tuple[Tensor, ...]
     targets: Targets
-    keys: tuple[str, ...]
+    keys: Sequence[str]
 
     def to(self, device: torch.device) -> TrainingBatch:
         """The same on another device; see :func:`fashionbatch.models.device.moved`."""

@@ -339,9 +339,9 @@ def test_images_that_cannot_be_used_are_failures(
         )  # fmt: skip
         assert task.steps() == 2
         empty, full = task.train_batches(0)
-        assert empty.keys == () and len(empty.targets) == 0
+        assert tuple(empty.keys) == () and len(empty.targets) == 0
         good = [r for r in rows[::-1].tolist() if r not in results[1].failed]
-        assert full.keys == tuple(shards.name(r) for r in good)
+        assert tuple(full.keys) == tuple(shards.name(r) for r in good)
         assert full.targets.category is not None
         assert full.targets.category.tolist() == shards.labels[good].tolist()
         assert [len(b.keys) for b in task.train_batches(0, 1)] == [len(good)]
