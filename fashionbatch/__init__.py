@@ -40,6 +40,7 @@ _PUBLIC = {
     "Targets": "fashionbatch.training.targets",
     "Visualizer": "fashionbatch.explain.base",
     "Picture": "fashionbatch.explain.base",
+    "evaluate": "fashionbatch.api",
     "explain": "fashionbatch.api",
     "export": "fashionbatch.api",
     "inspect": "fashionbatch.api",
@@ -77,6 +78,7 @@ __all__ = [
     "Visualizer",
     "VisualizerSpec",
     "__version__",
+    "evaluate",
     "explain",
     "export",
     "hookimpl",
@@ -93,6 +95,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from fashionbatch.api import (
+        evaluate,
         explain,
         export,
         inspect,

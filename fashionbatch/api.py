@@ -15,6 +15,7 @@ from fashionbatch import config as configs
 from fashionbatch import folders
 from fashionbatch import recipe as recipes
 from fashionbatch.config import (
+    EvaluateConfig,
     ExplainConfig,
     ExportConfig,
     InspectConfig,
@@ -338,6 +339,29 @@ def export(predictions: str | Path, *, tell: Tell = _silent, **options: Any) -> 
     from fashionbatch.store import export as exporting
 
     return exporting.export(Path(predictions), config, tell)
+
+
+def evaluate(predictions: str | Path, **options: Any) -> dict[str, Any]:
+    """Counts what is right in a prediction file.
+
+    Args:
+        predictions: the prediction file.
+        options: the fields of :class:`fashionbatch.config.EvaluateConfig`, such as ``labels``.
+
+    Returns:
+        see :func:`fashionbatch.evaluation.run.evaluate`.
+
+    Raises:
+        FashionbatchError: one line that says what cannot be evaluated and what to do.
+
+    Example:
+        >>> fashionbatch.evaluate("predictions/photos-val.h5")["top1"]  # doctest: +SKIP
+        0.906
+    """
+    config = make(EvaluateConfig, _with_paths(options, "labels", "against"))
+    from fashionbatch.evaluation import run as evaluation
+
+    return evaluation.evaluate(Path(predictions), config)
 
 
 def merge(

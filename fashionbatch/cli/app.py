@@ -12,6 +12,7 @@ from fashionbatch import __version__
 from fashionbatch.cli import (
     backbones,
     demo,
+    evaluate,
     explain,
     export,
     features,
@@ -38,7 +39,19 @@ app = typer.Typer(
     help="Classify whole catalogues of fashion photographs.\n\n"
     "shard packs photographs, train finetunes a network on them, predict classifies a catalogue.",
 )
-for module in (demo, shard, inspect, verify, train, predict, export, merge, search, explain):
+for module in (
+    demo,
+    shard,
+    inspect,
+    verify,
+    train,
+    predict,
+    evaluate,
+    export,
+    merge,
+    search,
+    explain,
+):
     module.add_to(app)
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(recipes.app, name="recipes")

@@ -99,3 +99,33 @@ class SearchConfig(Checked):
         None, "Folder for the contact sheets. [default: search/FILE's name]", "--output", "-o"
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(Checked):
+    """How a prediction file is evaluated; see :func:`fashionbatch.evaluate`."""
+
+    labels: Path | None = option(
+        None, "Table (CSV, TSV, Parquet) of the known classes. [default: those in the file]"
+    )
+    image_column: str | None = option(
+        None, "Table: column with the items' names. [default: guessed from its name]"
+    )
+    label_column: str | None = option(
+        None, "Table: column with the classes. [default: guessed from its name]"
+    )
+    by: str | None = option(None, "Table: a column, such as brand; figures for each of its values.")
+    against: Path | None = option(
+        None, "Another prediction file of the same items: what is won, what is lost."
+    )
+    precision: float = option(
+        0.95, "Share that must be right of what the model is trusted with.", min=0, max=1
+    )
+    seed: int = option(0, "Seed of everything random.", min=0, max=2**63 - 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("image_column", "label_column", "by"):
+            if getattr(self, name) is not None and self.labels is None:
+                flag = "--" + name.replace("_", "-")
+                raise UsageError(f"{flag} is of a table: name that with --labels")
