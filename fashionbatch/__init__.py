@@ -40,6 +40,7 @@ _PUBLIC = {
     "Targets": "fashionbatch.training.targets",
     "Visualizer": "fashionbatch.explain.base",
     "Picture": "fashionbatch.explain.base",
+    "audit": "fashionbatch.api",
     "evaluate": "fashionbatch.api",
     "explain": "fashionbatch.api",
     "export": "fashionbatch.api",
@@ -78,6 +79,7 @@ __all__ = [
     "Visualizer",
     "VisualizerSpec",
     "__version__",
+    "audit",
     "evaluate",
     "explain",
     "export",
@@ -95,6 +97,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from fashionbatch.api import (
+        audit,
         evaluate,
         explain,
         export,

@@ -15,6 +15,7 @@ from fashionbatch import config as configs
 from fashionbatch import folders
 from fashionbatch import recipe as recipes
 from fashionbatch.config import (
+    AuditConfig,
     EvaluateConfig,
     ExplainConfig,
     ExportConfig,
@@ -362,6 +363,32 @@ def evaluate(predictions: str | Path, **options: Any) -> dict[str, Any]:
     from fashionbatch.evaluation import run as evaluation
 
     return evaluation.evaluate(Path(predictions), config)
+
+
+def audit(predictions: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[str, Any]:
+    """Ranks the items of a prediction file whose label is doubtful.
+
+    Args:
+        predictions: the prediction file, with features.
+        tell: gets ``("start", {"items"})`` and ``("progress", {"items"})``.
+        options: the fields of :class:`fashionbatch.config.AuditConfig`, such as ``labels``.
+
+    Returns:
+        see :func:`fashionbatch.evaluation.audit.run.audit`.
+
+    Raises:
+        FashionbatchError: one line that says what cannot be audited and what to do.
+
+    Example:
+        >>> found = fashionbatch.audit("predictions/photos.h5")  # doctest: +SKIP
+        >>> found["suspects"][0]["name"], found["suspects"][0]["suggested"]  # doctest: +SKIP
+        ('dress/7.jpg', 'skirt')
+    """
+    config = make(AuditConfig, _with_paths(options, "labels", "catalog", "output"))
+    path = Path(predictions)
+    from fashionbatch.evaluation.audit import run as auditing
+
+    return auditing.audit(path, config, config.output or folders.AUDIT / path.stem, tell)
 
 
 def merge(

@@ -17,6 +17,7 @@ RUNS = Path("runs")
 PREDICTIONS = Path("predictions")
 INSPECTION = Path("inspection")
 SEARCH = Path("search")
+AUDIT = Path("audit")
 
 
 def data_sets() -> list[Path]:

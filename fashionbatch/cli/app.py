@@ -10,6 +10,7 @@ import typer
 
 from fashionbatch import __version__
 from fashionbatch.cli import (
+    audit,
     backbones,
     demo,
     evaluate,
@@ -47,6 +48,7 @@ for module in (
     train,
     predict,
     evaluate,
+    audit,
     export,
     merge,
     search,

@@ -103,7 +103,8 @@ def _confidence(result: dict[str, Any]) -> list[list[object]]:
     fitted = result["calibration"]["temperature"]
     rows: list[list[object]] = [["expected calibration error", _figure(result["ece"])]]
     if fitted:
-        what = f"{fitted['value']:.3f}, with which the error is {_figure(fitted['ece'])}"
+        losses = f"log loss {fitted['loss']:.4f} -> {fitted['scaled_loss']:.4f}"
+        what = f"{fitted['value']:.3f}: {losses}, calibration error {_figure(fitted['ece'])}"
         rows.append(["temperature that fits", what])
     else:
         rows.append(["temperature that fits", "unknown: predict with --probabilities"])

@@ -9,12 +9,19 @@ from __future__ import annotations
 
 from fashionbatch.config.pictures import ExplainConfig, InspectConfig
 from fashionbatch.config.predict import PredictConfig
-from fashionbatch.config.results import EvaluateConfig, ExportConfig, MergeConfig, SearchConfig
+from fashionbatch.config.results import (
+    AuditConfig,
+    EvaluateConfig,
+    ExportConfig,
+    MergeConfig,
+    SearchConfig,
+)
 from fashionbatch.config.shard import DEFAULT_SPLIT, ShardConfig
 from fashionbatch.config.train import TrainConfig
 
 __all__ = [
     "DEFAULT_SPLIT",
+    "AuditConfig",
     "EvaluateConfig",
     "ExplainConfig",
     "ExportConfig",

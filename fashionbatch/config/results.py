@@ -102,8 +102,8 @@ class SearchConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(Checked):
-    """How a prediction file is evaluated; see :func:`fashionbatch.evaluate`."""
+class _Labelled(Checked):
+    """Where the known classes of items come from."""
 
     labels: Path | None = option(
         None, "Table (CSV, TSV, Parquet) of the known classes. [default: those in the file]"
@@ -114,6 +114,19 @@ class EvaluateConfig(Checked):
     label_column: str | None = option(
         None, "Table: column with the classes. [default: guessed from its name]"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("image_column", "label_column", "by"):
+            if getattr(self, name, None) is not None and self.labels is None:
+                flag = "--" + name.replace("_", "-")
+                raise UsageError(f"{flag} is of a table: name that with --labels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(_Labelled):
+    """How a prediction file is evaluated; see :func:`fashionbatch.evaluate`."""
+
     by: str | None = option(None, "Table: a column, such as brand; figures for each of its values.")
     against: Path | None = option(
         None, "Another prediction file of the same items: what is won, what is lost."
@@ -123,9 +136,28 @@ class EvaluateConfig(Checked):
     )
     seed: int = option(0, "Seed of everything random.", min=0, max=2**63 - 1)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("image_column", "label_column", "by"):
-            if getattr(self, name) is not None and self.labels is None:
-                flag = "--" + name.replace("_", "-")
-                raise UsageError(f"{flag} is of a table: name that with --labels")
+
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig(_Labelled):
+    """How the labels of a prediction file are audited; see :func:`fashionbatch.audit`."""
+
+    features: str | None = option(
+        None, "Layer whose features are looked at. [default: the one that is stored]"
+    )
+    folds: int = option(
+        5, "Parts of the items: each is judged by what was learnt from the others.", min=2, max=100
+    )
+    similar: float = option(
+        0.98, "Cosine of the features from which two items are twins.", min=-1, max=1
+    )
+    catalog: Path | None = option(
+        None,
+        "Folder of images or of shards that was predicted, to draw from. "
+        "[default: where it lay then]",
+    )
+    sheets: bool = option(True, "Draw contact sheets.")
+    most: int = option(60, "Items, or pairs, on a sheet.", min=1, max=600)
+    output: Path | None = option(
+        None, "Folder for tables and sheets. [default: audit/FILE's name]", "--output", "-o"
+    )
+    seed: int = option(0, "Seed of everything random.", min=0, max=2**63 - 1)

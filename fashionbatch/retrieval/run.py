@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from fashionbatch.config import SearchConfig
+from fashionbatch.drawing import catalogue as catalogues
 from fashionbatch.drawing import png
+from fashionbatch.drawing.catalogue import Catalogue
+from fashionbatch.drawing.shown import Shown
 from fashionbatch.errors import SourceError
-from fashionbatch.retrieval import catalogue as catalogues
 from fashionbatch.retrieval import query as queries
 from fashionbatch.retrieval import sheet
-from fashionbatch.retrieval.catalogue import Catalogue
 from fashionbatch.retrieval.neighbours import Nearest, nearest
 from fashionbatch.retrieval.query import Query
 from fashionbatch.store.reader import Predictions
@@ -128,11 +129,11 @@ def _draw(
     taken: set[str] = set()
     output.mkdir(parents=True, exist_ok=True)
 
-    def shown(name: str, row: int, lines: tuple[str, ...]) -> sheet.Shown:
+    def shown(name: str, row: int, lines: tuple[str, ...]) -> Shown:
         data = catalogue.read(row)
         if isinstance(data, str):
             undrawn[name] = data
-        return sheet.Shown(data=data, lines=lines)
+        return Shown(data=data, lines=lines)
 
     try:
         for query, entry in zip(asked, told, strict=True):
@@ -140,7 +141,7 @@ def _draw(
             if query.row is not None:
                 first = shown(query.name, query.row, own)
             else:
-                first = sheet.Shown(data=query.data, lines=own)
+                first = Shown(data=query.data, lines=own)
             found = entry["neighbours"]
             drawn = [
                 shown(n["name"], n["row"], (f"{n['rank']}.  {n['similarity']:.3f}", *_words(n)))

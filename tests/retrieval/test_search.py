@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from fashionbatch import api
+from fashionbatch.drawing import catalogue as catalogues
 from fashionbatch.drawing.cells import MAT
+from fashionbatch.drawing.shown import Shown
 from fashionbatch.errors import SourceError, UsageError
-from fashionbatch.retrieval import catalogue as catalogues
 from fashionbatch.retrieval import sheet
-from fashionbatch.retrieval.sheet import Shown
 from fashionbatch.store.reader import open_predictions
 
 COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200), "green": (30, 160, 30)}

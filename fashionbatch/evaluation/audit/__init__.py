@@ -1,0 +1,1 @@
+"""Which items are mislabelled: labels that the images contradict, twins, outliers."""
