@@ -359,10 +359,12 @@ def evaluate(predictions: str | Path, **options: Any) -> dict[str, Any]:
         >>> fashionbatch.evaluate("predictions/photos-val.h5")["top1"]  # doctest: +SKIP
         0.906
     """
-    config = make(EvaluateConfig, _with_paths(options, "labels", "against"))
+    config = make(EvaluateConfig, _with_paths(options, "labels", "against", "model"))
     from fashionbatch.evaluation import run as evaluation
 
-    return evaluation.evaluate(Path(predictions), config)
+    return evaluation.evaluate(
+        Path(predictions), config, lambda sha256: folders.find_run_of(sha256, config.model)
+    )
 
 
 def audit(predictions: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[str, Any]:

@@ -42,6 +42,9 @@ def evaluate(
         show_json(result)
     else:
         _show(result)
+    stored = result["calibration"]["stored"]
+    if stored:
+        say(f"temperature {stored['temperature']:.4f} stored with {stored['model']}")
     for foreign in result["foreign"][:_LABELS]:
         name, items = foreign["label"], counted(foreign["items"], "item")
         warn(f"{items} of class {name!r}, which the model does not know, counted nowhere")

@@ -134,7 +134,20 @@ class EvaluateConfig(_Labelled):
     precision: float = option(
         0.95, "Share that must be right of what the model is trusted with.", min=0, max=1
     )
+    calibrate: bool = option(
+        False,
+        "Store the temperature that fits with the model, for later predictions. Evaluate a "
+        "validation split for that, predicted with --probabilities.",
+    )
+    model: Path | None = option(
+        None, "Run that made the file, to --calibrate. [default: found in runs/ by its hash]"
+    )
     seed: int = option(0, "Seed of everything random.", min=0, max=2**63 - 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model is not None and not self.calibrate:
+            raise UsageError("--model names what to --calibrate: add that, or leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,13 +57,12 @@ class Cells:
     @classmethod
     def of(cls, outcomes: Outcomes) -> Cells:
         """Of all outcomes."""
-        triples = np.stack(
-            [a.astype(np.int64) for a in (outcomes.labels, outcomes.predicted, outcomes.ranks)], 1
-        )
-        unique, counts = np.unique(triples, axis=0, return_counts=True)
-        labels, predicted, ranks = unique.reshape(-1, 3).T
-        classes = len(outcomes.classes)
-        return cls(labels, predicted, ranks, counts.astype(np.int64), classes, outcomes.stored)
+        classes, places = len(outcomes.classes), outcomes.stored + 1  # -1 is a rank, too
+        codes = outcomes.labels.astype(np.int64) * classes + outcomes.predicted
+        unique, counts = np.unique(codes * places + outcomes.ranks + 1, return_counts=True)
+        pairs, ranks = np.divmod(unique, places)
+        labels, predicted = np.divmod(pairs, classes)
+        return cls(labels, predicted, ranks - 1, counts.astype(np.int64), classes, outcomes.stored)
 
     def top(self, k: int) -> npt.NDArray[np.float64]:
         """Share of the items whose label is among the ``k`` most probable; NaN unless stored.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,22 @@ from fashionbatch.evaluation.figures import Cells, confused, known, per_class
 from fashionbatch.evaluation.intervals import bootstrap
 from fashionbatch.evaluation.outcomes import Outcomes, gather
 from fashionbatch.evaluation.truth import Truth
+from fashionbatch.models import card as cards
 from fashionbatch.store.reader import Predictions, open_predictions
 
 #: mistakes that are listed
 _CONFUSED = 20
 
 
-def evaluate(path: Path, config: EvaluateConfig) -> dict[str, Any]:
+def evaluate(
+    path: Path, config: EvaluateConfig, find_model: Callable[[str], Path]
+) -> dict[str, Any]:
     """Counts what is right in a prediction file.
 
     Args:
         path: of the file.
         config: of the job.
+        find_model: gives the run of weights of a hash; asked if it is to be calibrated.
 
     Returns:
         ``{"predictions", "items", "unlabelled", "failed", "top1", "top3", "top5",
@@ -52,6 +57,10 @@ def evaluate(path: Path, config: EvaluateConfig) -> dict[str, Any]:
             other = stack.enter_context(open_predictions(config.against))
             against = compare(predictions, outcomes, known_truth.labels, other).to_json()
             against["predictions"] = str(config.against)
+        temperature = _temperature(predictions, outcomes, config.seed)
+        calibrated = None
+        if config.calibrate:
+            calibrated = _calibrate(predictions, temperature, find_model)
         trusted = coverage.threshold(outcomes.confidence, outcomes.correct, config.precision)
         return {
             "predictions": str(path),
@@ -69,7 +78,8 @@ def evaluate(path: Path, config: EvaluateConfig) -> dict[str, Any]:
             },
             "calibration": {
                 "bins": [b._asdict() for b in bins],
-                "temperature": _temperature(predictions, outcomes, config.seed),
+                "temperature": temperature,
+                "stored": calibrated,
             },
             "coverage": [
                 c._asdict() for c in coverage.curve(outcomes.confidence, outcomes.correct)
@@ -118,6 +128,24 @@ def _temperature(predictions: Predictions, outcomes: Outcomes, seed: int) -> dic
         predictions.probability, outcomes.rows, outcomes.labels, seed=seed
     )
     return found._asdict()
+
+
+def _calibrate(
+    predictions: Predictions,
+    fitted: dict[str, Any] | None,
+    find_model: Callable[[str], Path],
+) -> dict[str, Any]:
+    """Stores the temperature with the model; ``{"model", "temperature"}``."""
+    if fitted is None:
+        raise UsageError(
+            f"--calibrate: {predictions.path} holds the best classes only: predict with "
+            "--probabilities"
+        )
+    run = find_model(str(predictions.model["sha256"]))
+    # the file's probabilities may have been divided by one already
+    whole = float(predictions.model.get("temperature", 1.0)) * fitted["value"]
+    cards.calibrate(run, whole)
+    return {"model": str(run), "temperature": whole}
 
 
 def _slices(outcomes: Outcomes, known_truth: Truth, seed: int) -> list[dict[str, Any]]:

@@ -81,7 +81,7 @@ class Answers:
         with torch.inference_mode():
             logits, attributes, *kept = answers
             finite = logits.isfinite().all(dim=1) & attributes.isfinite().all(dim=1)
-            probability = logits.softmax(dim=1)
+            probability = (logits / self.card.temperature).softmax(dim=1)
             # stable: ties go to the lower class number, on every machine
             best, order = probability.sort(dim=1, descending=True, stable=True)
             most = min(config.topk, logits.shape[1])

@@ -107,6 +107,7 @@ class Job:
             "items": self.plan.items,
             "rows": sum(len(unit.rows) for unit in self.plan.units),
             "model": self.card.sha256,
+            "temperature": self.card.temperature,
             "preprocessing": self.card.preprocessing.to_json(),
             "configuration": {name: getattr(self.config, name) for name in _STORED},
             "batch_size": self.grid.batch_size,
@@ -126,7 +127,8 @@ class Job:
         """What an engine is made for."""
         side = self.card.preprocessing.size
         about = self.card.to_json()
-        structure = {k: v for k, v in about.items() if k not in ("metrics", "lineage")}
+        aside = ("metrics", "lineage", "temperature")
+        structure = {k: v for k, v in about.items() if k not in aside}
         return EngineJob.of_this_machine(
             module=self.tap,
             shape=(self.grid.batch_size, 3, side, side),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class ModelCard:
         backbone: name, provider and version.
         head: widths and dropout.
         bottleneck: layer that the backbone ends with, or ``None`` for its own end.
+        temperature: what divides the category's logits, so that probabilities mean what they say;
+            1 until ``evaluate --calibrate`` has fitted one.
         classes: the vocabulary; logit ``i`` is ``classes[i]``. Empty where no category is learnt.
         attributes: names and types, in the order of the attributes' logits. Empty likewise.
         tasks: what it has learnt: ``"category"``, ``"attributes"``, or both.
@@ -48,6 +50,7 @@ class ModelCard:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
     bottleneck: str | None = None
+    temperature: float = 1.0
     sha256: str = ""
 
     def __post_init__(self) -> None:
@@ -76,6 +79,16 @@ def save(folder: Path, model: Classifier, card: ModelCard) -> ModelCard:
     card = ModelCard(**{**vars(card), "sha256": files.sha256(weights)})
     files.write_json(folder / CARD, card.to_json())
     return card
+
+
+def calibrate(folder: Path, temperature: float) -> None:
+    """Stores a temperature with a saved model.
+
+    Raises:
+        ModelError: there is no model, or it is damaged.
+    """
+    card = replace(load_card(folder), temperature=temperature)
+    files.write_json(folder / CARD, card.to_json())
 
 
 def load_card(folder: Path) -> ModelCard:

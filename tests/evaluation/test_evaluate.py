@@ -74,6 +74,42 @@ def test_as_trained(tmp_path: Path) -> None:
     assert fitted["scaled_loss"] <= fitted["loss"]
 
 
+def test_calibration_is_stored_with_the_model(tmp_path: Path) -> None:
+    """Later predictions are divided by it, and what was predicted before is of another run."""
+    from fashionbatch.errors import OutputExistsError
+    from fashionbatch.models.card import load_card
+
+    trained = api.train(
+        data=SAMPLE, backbone="small-resnet", weights="none", per_class=4, epochs=2, workers=0,
+        device="cpu", output=tmp_path, name="run", batch_size=16,
+    )  # fmt: skip
+    run = tmp_path / "run"
+
+    def predict(name: str, **options: Any) -> Path:
+        api.predict(SAMPLE, model=trained["run"], output=tmp_path / name, split="val",
+                    device="cpu", **options)  # fmt: skip
+        return tmp_path / name
+
+    before = predict("a.h5", probabilities=True)
+    first = api.evaluate(before, calibrate=True, model=run)["calibration"]
+    stored = first["stored"]["temperature"]
+    assert first["stored"]["model"] == str(run)
+    assert load_card(run).temperature == stored == first["temperature"]["value"]
+    assert abs(stored - 1) > 0.01
+    with pytest.raises(OutputExistsError, match="other temperature"):
+        predict("a.h5", probabilities=True)
+    again = api.evaluate(predict("b.h5", probabilities=True), calibrate=True, model=run)
+    fitted = again["calibration"]["temperature"]
+    assert fitted["value"] == pytest.approx(1, abs=1e-2)
+    assert fitted["loss"] == pytest.approx(first["temperature"]["scaled_loss"], abs=1e-4)
+    # the second one is on top of the first
+    assert load_card(run).temperature == pytest.approx(stored, rel=1e-2)
+    with pytest.raises(UsageError, match="--calibrate.*--probabilities"):
+        api.evaluate(predict("c.h5"), calibrate=True, model=run)
+    with pytest.raises(UsageError, match="--model names what to --calibrate"):
+        api.evaluate(before, model=run)
+
+
 def test_labels_of_a_table(made: Path, tmp_path: Path) -> None:
     """They go before those of the file; what is not in it is unknown; slices by a column."""
     with open_predictions(made) as rows:
