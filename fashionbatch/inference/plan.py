@@ -112,6 +112,8 @@ class Plan:
         Args:
             most: images of a unit.
         """
+        if all(len(unit.rows) <= most for unit in self.units):
+            return self
         if isinstance(self.catalogue, Folder):
             return _of_folder(self.path, self.catalogue, min(SLICE, most))
         return replace(self, units=[p for unit in self.units for p in _pieces(unit, most)])
