@@ -40,6 +40,9 @@ def audit(
         show_json(result)
     else:
         _show(result)
+    if result["scarce"]:
+        names = ", ".join(f"{c['class']} ({c['items']})" for c in result["scarce"])
+        warn(f"of these classes there are too few items to learn from: {names}")
     for failure in result["failed"]:
         warn(f"{failure['name']}: {failure['reason']}")
     for reason in (result["no_pairs"], result["no_sheets"]):
@@ -69,6 +72,8 @@ def _show(result: dict[str, Any]) -> None:
             for rank, s in enumerate(suspects[:_SHOWN], 1)
         ],
     )
+    if len(suspects) > _SHOWN:
+        say(f"{len(suspects) - _SHOWN:,} more are in the table")
     if twins:
         print()
         show_table(

@@ -42,6 +42,11 @@ def evaluate(
         show_json(result)
     else:
         _show(result)
+    if result["trained_on"]:
+        warn(
+            f"{counted(result['trained_on'], 'item')} of the split train: a model knows best what "
+            "it was trained on (predict with --split val or test)"
+        )
     stored = result["calibration"]["stored"]
     if stored:
         say(f"temperature {stored['temperature']:.4f} stored with {stored['model']}")
@@ -117,7 +122,11 @@ def _confidence(result: dict[str, Any]) -> list[list[object]]:
         rows.append([name, "at no confidence"])
     else:
         rows.append(
-            [name, f"from confidence {trusted['threshold']:.4f} on: {trusted['coverage']:.1%}"]
+            [
+                name,
+                f"from confidence {trusted['threshold']:.4f} on, which {trusted['coverage']:.1%} "
+                "of the items have",
+            ]
         )
     for point in result["coverage"][9::5]:
         rows.append(

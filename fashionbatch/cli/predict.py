@@ -30,7 +30,7 @@ class PredictTeller(EngineTeller):
 
     def on_start(self, values: dict[str, Any]) -> None:
         """It begins."""
-        say(f"{values['items']} items with {values['model']} -> {values['output']}")
+        say(f"{counted(values['items'], 'item')} with {values['model']} -> {values['output']}")
 
     def on_plan(self, values: dict[str, Any]) -> None:
         """What is going to happen."""
@@ -83,7 +83,8 @@ def predict(
     say(
         f"{result['predicted']} of {result['items']} predicted"
         + (f", {result['failed']} failed (listed in the file)" if result["failed"] else "")
-        + f", {result['images_per_second']:.1f} img/s: {result['output']}"
+        + (f", {rate:.1f} img/s" if (rate := result["images_per_second"]) else "")
+        + f": {result['output']}"
     )
     if result["failed"]:
         raise typer.Exit(3)

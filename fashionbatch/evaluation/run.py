@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fashionbatch.config import EvaluateConfig
 from fashionbatch.errors import UsageError
 from fashionbatch.evaluation import calibration, coverage, truth
@@ -35,9 +37,10 @@ def evaluate(
     Returns:
         ``{"predictions", "items", "unlabelled", "failed", "top1", "top3", "top5",
         "macro_recall", "macro_precision", "ece", "intervals", "per_class", "confused",
-        "confusion", "calibration", "coverage", "threshold", "slices", "against", "foreign"}``.
-        ``items`` have a known class and a prediction, and all figures are over these; a figure that
-        is not known is ``None``.
+        "confusion", "calibration", "coverage", "threshold", "slices", "against", "foreign",
+        "trained_on"}``. ``items`` have a known class and a prediction, and all figures are over
+        these; a figure that is not known is ``None``. ``trained_on`` counts those in shards of a
+        train split.
 
     Raises:
         UsageError: no item has a known class, or the model learnt no category.
@@ -90,6 +93,7 @@ def evaluate(
             },
             "slices": _slices(outcomes, known_truth, config.seed),
             "against": against,
+            "trained_on": _trained_on(predictions, outcomes),
             "foreign": [{"label": name, "items": count} for name, count in known_truth.foreign],
         }
 
@@ -118,6 +122,18 @@ def _nothing(predictions: Predictions, known_truth: Truth) -> str:
         f"{predictions.path} holds {len(predictions):,} predictions, and of none is the class "
         "known: give a table of them with --labels"
     )
+
+
+def _trained_on(predictions: Predictions, outcomes: Outcomes) -> int:
+    """Items in shards of ours that are of the train split."""
+    train = np.array([name.startswith("train-") for name in predictions.shard_names], np.bool_)
+    if not train.any():
+        return 0
+    count = 0
+    for batch in predictions.batches():
+        low, high = np.searchsorted(outcomes.rows, [batch.start, batch.stop])
+        count += int(train[batch.shards[outcomes.rows[low:high] - batch.start]].sum())
+    return count
 
 
 def _temperature(predictions: Predictions, outcomes: Outcomes, seed: int) -> dict[str, Any] | None:

@@ -77,7 +77,8 @@ def fingerprint_of(output: Path) -> dict[str, Any] | None:
         with open_predictions(output) as existing:
             return existing.fingerprint
     except StoreError as error:
-        raise OutputExistsError(f"{error}; {_ADVICE}") from error
+        advice = _ADVICE if output.suffix in _SUFFIXES else "choose another output with -o"
+        raise OutputExistsError(f"{error}; {advice}") from error
 
 
 def refuse_other(
@@ -131,19 +132,20 @@ def differences(
     Args:
         output: of a run with the same fingerprint.
         units: name, hash and count of each.
-        retry: one that could not be read whole then may be another now.
+        retry: one in which something failed then may be another now.
 
     Returns:
         in words, or ``None`` where they are the same.
     """
     with open_predictions(output) as existing:
         found = existing.shards
+        failed = existing.column("shards/failed")[()].tolist()
     if len(found) != len(units):
         return f"{len(found)} shards, now {len(units)}"
     counted = Counter(
         _difference(old[1], new[1])
-        for old, new in zip(found, units, strict=True)
-        if old != new and not (retry and _is_broken(old[1]))
+        for old, new, failures in zip(found, units, failed, strict=True)
+        if old != new and not (retry and failures)
     )
     if not counted:
         return None

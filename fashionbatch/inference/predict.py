@@ -66,6 +66,7 @@ class _Run:
         self.several = len(job.config.device_names) > 1
         self.retry: bool | None = None
         self.engine_is_closed = False
+        self.stopped = False
         self.before = _identity(job.output)
 
     def predict(self, *, dry_run: bool) -> dict[str, Any]:
@@ -302,16 +303,19 @@ class _Run:
             except StoppedHere:
                 key = files.fingerprint(self.fingerprint)
                 # without a look at the images themselves: whoever stops this may not wait long
+                self.stopped = True
                 without = " without --restart" if job.config.restart else ""
                 left = sum(
                     unit.count
                     for number, unit in enumerate(job.plan.units)
                     if not parts.find(self.folder, number, fingerprint=key, count=unit.count)
                 )
+                done = job.plan.items - left
+                text = f"{done:,} of {job.plan.items:,} items are finished and kept"
+                if not done:
+                    text = "no part was finished yet"
                 raise StoppedError(
-                    f"stopped: {job.plan.items - left:,} of {job.plan.items:,} items are finished "
-                    f"and kept; the same command{without} goes on from there",
-                    asked.signal,
+                    f"stopped: {text}; the same command{without} goes on from there", asked.signal
                 ) from None
             finally:
                 self._leave_nothing()
@@ -340,6 +344,8 @@ class _Run:
 
     def _leave_nothing(self) -> None:
         """A run that finished no part leaves no folder."""
+        if self.stopped and output.is_replacing(self.folder):
+            return  # the same command, without --restart, goes on
         if self.folder.is_dir() and not any(self.folder.glob("part-*")):
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -130,9 +130,8 @@ def test_confident_learning_item_by_item(seed: int, count: int, classes: int) ->
     for place, (p, label) in enumerate(zip(probability.astype(float), labels, strict=True)):
         confident = [c for c in least if p[c] >= least[c] - 1e-12]
         best = max(confident, key=lambda c: p[c], default=None)
-        if best is not None and best != label:
-            others = [p[c] for c in range(classes) if c != label]
-            expected[place] = best, p[label] - max(others)
+        if best is not None and best != label and p[best] > p[label]:
+            expected[place] = best, p[label] - p[best]
     found = suspects.find(probability, labels)
     got = dict(zip(found.places.tolist(), found.suggested.tolist(), strict=True))
     assert got == {place: best for place, (best, _) in expected.items()}
@@ -209,6 +208,23 @@ def test_labels_of_a_table_and_too_few(clusters: Callable[..., Path], tmp_path: 
     table.write_text("image,label\n000.png,bag\n001.png,hat\n")
     with pytest.raises(UsageError, match="of 2 items the class is known, which is too few"):
         api.audit(path, labels=table, output=tmp_path / "audit")
+
+
+def test_a_class_with_one_item(clusters: Callable[..., Path], tmp_path: Path) -> None:
+    """Nothing seems to be of it by chance; that it cannot be learnt is said."""
+    path = clusters(dict.fromkeys(range(61, 90), 0) | {60: 2})
+    output = tmp_path / "audit"
+    found = api.audit(path, output=output, sheets=False)
+    assert found["scarce"] == [{"class": "hat", "items": 1}]
+    for suspect in found["suspects"]:
+        assert suspect["suggested_probability"] > suspect["label_probability"]
+        margin = suspect["label_probability"] - suspect["suggested_probability"]
+        assert suspect["margin"] == pytest.approx(margin, abs=2e-6)
+    shown = CliRunner().invoke(app, ["audit", str(path), "-o", str(output), "--no-sheets"])
+    assert "hat (1)" in shown.stderr
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="is a file: name a folder"):
+        api.audit(path, output=tmp_path / "file")
 
 
 def test_sheets_and_hostile_names(predictions: Make, tmp_path: Path) -> None:

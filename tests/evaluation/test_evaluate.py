@@ -161,6 +161,17 @@ def test_foreign_labels_are_told(made: Path, tmp_path: Path) -> None:
     assert "2 items of class 'shoe'" in shown.stderr
 
 
+def test_items_that_were_trained_on(predictions: Make) -> None:
+    """They are counted, and warned of."""
+    shards = {"train-000000.tar": (NAMES[:50], []), "val-000000.tar": (NAMES[50:], [])}
+    path = predictions("t.h5", shards, classes=("a", "b", "c", "d"))
+    with open_predictions(path) as rows:
+        expected = int((rows.labels[:50] >= 0).sum())
+    assert api.evaluate(path)["trained_on"] == expected
+    shown = CliRunner().invoke(app, ["evaluate", str(path)])
+    assert f"{expected} items of the split train" in shown.stderr
+
+
 def test_nothing_is_known(predictions: Make, tmp_path: Path) -> None:
     """No labels, no classes, no file."""
     none = predictions("none.h5", {"s": ([], ["x"])})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
 from fashionbatch import api
-from fashionbatch.errors import ModelError, OutputExistsError, SourceError
+from fashionbatch.errors import ModelError, OutputExistsError, SourceError, StoppedError
 from fashionbatch.inference import job as jobs
 from fashionbatch.inference import plan as plans
 from fashionbatch.models.engine import Engine
@@ -49,6 +52,39 @@ def test_stopped_restart_is_gone_on_with(catalogue, predict, monkeypatch, ran, t
     events = []
     predict(folder, topk=2, keep_parts=True, tell=lambda e, v: events.append(e))
     assert "complete" in events  # nothing is replaced any more
+
+
+def test_restart_stopped_before_its_first_part(catalogue, predict, monkeypatch, tmp_path):
+    """It is gone on with, too: the old file does not count as what was asked for."""
+    folder = catalogue(24)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    asked = []
+
+    def ask(event, values):
+        if event == "progress" and not asked:
+            asked.append(os.kill(os.getpid(), signal.SIGINT))
+
+    try:
+        predict(folder)
+        with pytest.raises(StoppedError, match="no part was finished.*without --restart"):
+            predict(folder, restart=True, tell=ask)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    events = []
+    predict(folder, tell=lambda e, v: events.append(e))
+    assert "complete" not in events and "plan" in events
+    assert not (tmp_path / "out.h5.parts").exists()
+
+
+def test_mended_image_is_retried(catalogue, predict, ran):
+    """The file of an image that failed has changed: --retry-failed takes it."""
+    folder = catalogue(16, (9,))
+    predict(folder)
+    (folder / "009.png").write_bytes(picture(9))
+    ran.clear()
+    path = predict(folder, retry_failed=True)
+    assert sum(ran) == 1
+    assert path.read_bytes() == predict(folder, "fresh.h5").read_bytes()
 
 
 def test_dry_run_of_a_restart_keeps_nothing(catalogue, predict, monkeypatch, run, tmp_path):

@@ -40,11 +40,12 @@ def audit(path: Path, config: AuditConfig, output: Path, tell: Tell) -> dict[str
 
     Returns:
         ``{"predictions", "output", "items", "agreement", "suspects", "twins", "outliers",
-        "files", "no_pairs", "no_sheets", "failed"}``. ``agreement`` is the share of the items that
-        the cross-validated classifier takes for their label. A suspect has ``name``, ``label``,
-        ``suggested``, ``label_probability``, ``suggested_probability`` and ``margin``; twins have
-        ``name``, ``label``, ``twin``, ``twin_label``, ``similarity``; an outlier ``name``,
-        ``label``, ``similarity``. ``no_pairs`` and ``no_sheets`` say why something was not done,
+        "files", "scarce", "no_pairs", "no_sheets", "failed"}``. ``agreement`` is the share of the
+        items that the cross-validated classifier takes for their label. A suspect has ``name``,
+        ``label``, ``suggested``, ``label_probability``, ``suggested_probability`` and ``margin``;
+        twins have ``name``, ``label``, ``twin``, ``twin_label``, ``similarity``; an outlier
+        ``name``, ``label``, ``similarity``. ``scarce`` are classes with fewer items than folds, of
+        which little can be learnt; ``no_pairs`` and ``no_sheets`` say why something was not done,
         ``failed`` what could not be drawn.
 
     Raises:
@@ -60,6 +61,8 @@ def audit(path: Path, config: AuditConfig, output: Path, tell: Tell) -> dict[str
                 "audit; give a table of classes with --labels"
             )
         features = predictions.features(config.features)
+        if output.exists() and not output.is_dir():
+            raise UsageError(f"{output} is a file: name a folder for tables and sheets with -o")
         few = len(rows) <= _MOST_PAIRS
         tell("start", {"items": len(rows) * (1 + few)})
         advance = lambda count: tell("progress", {"items": count})  # noqa: E731
@@ -96,6 +99,7 @@ def audit(path: Path, config: AuditConfig, output: Path, tell: Tell) -> dict[str
             "agreement": round(float((probability.argmax(axis=1) == mine).mean()), 6),
             **public,
             "files": written,
+            "scarce": _scarce(predictions, mine, config.folds),
             "no_pairs": None
             if few
             else f"twins and outliers were not looked for: over {_MOST_PAIRS:,} items",
@@ -115,6 +119,14 @@ def _labels(predictions: Predictions, config: AuditConfig) -> npt.NDArray[np.int
         image_column=config.image_column,
         label_column=config.label_column,
     ).labels
+
+
+def _scarce(
+    predictions: Predictions, labels: npt.NDArray[np.int32], folds: int
+) -> list[dict[str, Any]]:
+    counts = np.bincount(labels, minlength=len(predictions.classes)).tolist()
+    named = zip(predictions.classes, counts, strict=True)
+    return [{"class": name, "items": count} for name, count in named if 0 < count < folds]
 
 
 class _Audit:

@@ -15,8 +15,8 @@ class Suspects:
     Attributes:
         places: int64 ``[S]``, among the items.
         suggested: int64 ``[S]``, the class that they seem to be of.
-        margin: float64 ``[S]``, probability of the label less that of the most probable other
-            class, ascending, from -1.
+        margin: float64 ``[S]``, probability of the label less that of the suggested class,
+            ascending, from -1 up to 0.
     """
 
     places: npt.NDArray[np.int64]
@@ -29,7 +29,8 @@ def find(probability: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) ->
 
     A class is confidently an item's if its probability is at least as high as the mean of that
     class's over the items labelled so. An item is suspect whose most probable confident class is
-    not its label.
+    not its label, and more probable than that: of a class with a handful of items the mean may be
+    next to nothing.
 
     Args:
         probability: float ``[n, C]``, of a classifier that has not seen the items.
@@ -44,10 +45,8 @@ def find(probability: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) ->
     least = np.divide(sums, counts, out=np.full(len(counts), np.inf), where=counts > 0)
     confident = np.where(values >= least, values, -1.0)
     best = confident.argmax(axis=1) if len(labels) else places
-    doubted = (confident.max(axis=1, initial=-1.0) >= 0) & (best != labels)
-    others = values.copy()
-    others[places, labels] = -1.0
-    margin = own - others.max(axis=1, initial=-1.0)
+    margin = own - values[places, best]
+    doubted = (confident.max(axis=1, initial=-1.0) >= 0) & (best != labels) & (margin < 0)
     chosen = np.flatnonzero(doubted)
     chosen = chosen[np.argsort(margin[chosen], kind="stable")]
     return Suspects(places=chosen, suggested=best[chosen], margin=margin[chosen])
