@@ -270,11 +270,11 @@ def explain(
     Args:
         visualizer: ``NAME[:k=v,...]``, such as ``grad-cam`` or ``grad-cam:target=dress``.
         images: images, folders, data sets.
-        tell: gets ``("start", {"model"})``.
+        tell: gets ``("start", {"model"})``, and ``("picture", {"name", "about"})`` of each.
         options: the fields of :class:`fashionbatch.config.ExplainConfig`.
 
     Returns:
-        ``{"output", "items", "pictures", "failed", "model"}``.
+        see :func:`fashionbatch.explain.run.explain`.
 
     Raises:
         FashionbatchError: one line that says what cannot be drawn and what to do.
@@ -289,7 +289,7 @@ def explain(
     from fashionbatch.explain import run as explaining
 
     made = registry.create(component, **settings)
-    return explaining.explain(made, [Path(p) for p in images], run, config)
+    return explaining.explain(made, [Path(p) for p in images], run, config, tell)
 
 
 def inspect(data: str | Path, **options: Any) -> dict[str, Any]:

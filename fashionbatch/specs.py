@@ -157,6 +157,8 @@ class BackboneSpec(Spec):
             or a callable, which returns a ``state_dict`` for the factory's module or raises
             ``fashionbatch.errors.ModelError`` naming the file to fetch.
         parameters: how many, in millions, as published; 0 where it is not stated.
+        shown_layers: names of modules that ``explain activations`` shows unless the user names
+            others; without any, four of the blocks and ``cam_layer``.
     """
 
     preprocessing: Preprocessing
@@ -165,6 +167,7 @@ class BackboneSpec(Spec):
     head: HeadSpec = HeadSpec()
     weights: Mapping[str, Factory] = field(default_factory=dict)
     parameters: float = 0.0
+    shown_layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

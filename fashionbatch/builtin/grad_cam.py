@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from fashionbatch.errors import PluginError, UnknownNameError
-from fashionbatch.explain.base import Explained, Picture, Visualizer
+from fashionbatch.explain.base import Explained, Photo, Picture, Visualizer
 from fashionbatch.pipeline.transforms import placed
 
 _CAPTION_SIZE = 16
@@ -40,16 +40,14 @@ class GradCam(Visualizer):
         self.intensity = intensity
         self.target = target
 
-    def draw(
-        self, explained: Explained, images: Sequence[Image.Image], names: Sequence[str]
-    ) -> Iterator[Picture]:
+    def draw(self, explained: Explained, photos: Sequence[Photo]) -> Iterator[Picture]:
         """See :class:`fashionbatch.Visualizer`."""
-        maps, chosen, probability = self.maps(explained, images)
-        for i, (original, name) in enumerate(zip(images, names, strict=True)):
-            image = _readable(original)
+        maps, chosen, probability = self.maps(explained, [photo.image for photo in photos])
+        for i, photo in enumerate(photos):
+            image = _readable(photo.image)
             heat = _onto_original(maps[i], image.size, explained)
             caption = f"{_answers(explained)[chosen[i]]}  {probability[i]:.1%}"
-            yield Picture(name=name, image=_overlay(image, heat, self.intensity, caption))
+            yield Picture(name=photo.name, image=_overlay(image, heat, self.intensity, caption))
 
     def maps(
         self, explained: Explained, images: Sequence[Image.Image]

@@ -44,6 +44,7 @@ def fashionbatch_backbones() -> Iterator[BackboneSpec]:
                 head=family.head,
                 weights={"imagenet": f"{_TORCHVISION}:imagenet.{network.name}"},
                 parameters=network.parameters,
+                shown_layers=network.shown_layers,
             )
     yield BackboneSpec(
         name="small-resnet",
@@ -150,7 +151,12 @@ def fashionbatch_loggers() -> Iterator[LoggerSpec]:
 
 @hookimpl
 def fashionbatch_visualizers() -> Iterator[VisualizerSpec]:
-    """Grad-CAM."""
+    """What the layers see, and where the network looked."""
+    yield VisualizerSpec(
+        name="activations",
+        factory="fashionbatch.builtin.activations:Activations",
+        summary="the input as the network sees it, and channel maps of its layers",
+    )
     yield VisualizerSpec(
         name="grad-cam",
         factory="fashionbatch.builtin.grad_cam:GradCam",

@@ -15,6 +15,9 @@ from fashionbatch.specs import IMAGENET_MEAN, IMAGENET_STD, HeadSpec, Interpolat
 PAPER_RESNET = HeadSpec(hidden=(1024,))
 PAPER_VGG = HeadSpec(hidden=(256,), dropout=0.5)
 LINEAR = HeadSpec()
+#: the paper's figure 9, VGG-16: #1 max-pool, #3 and #5 convolution (behind their ReLU, as Keras
+#: counts it in), #5 max-pool
+PAPER_LAYERS = ("features.4", "features.6", "features.11", "features.30")
 #: mean and std of networks trained on -1..1
 HALF = (0.5, 0.5, 0.5)
 
@@ -29,6 +32,7 @@ class Network(NamedTuple):
     parameters: float
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    shown_layers: tuple[str, ...] = ()
 
 
 class Family(NamedTuple):
@@ -68,7 +72,7 @@ FAMILIES: tuple[Family, ...] = (
             Network("vgg11_bn", 224, 256, "bilinear", 132.9),
             Network("vgg13", 224, 256, "bilinear", 133.0),
             Network("vgg13_bn", 224, 256, "bilinear", 133.1),
-            Network("vgg16", 224, 256, "bilinear", 138.4),
+            Network("vgg16", 224, 256, "bilinear", 138.4, shown_layers=PAPER_LAYERS),
             Network("vgg16_bn", 224, 256, "bilinear", 138.4),
             Network("vgg19", 224, 256, "bilinear", 143.7),
             Network("vgg19_bn", 224, 256, "bilinear", 143.7),

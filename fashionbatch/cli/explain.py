@@ -17,6 +17,12 @@ class _Teller(Teller):
     def on_start(self, values: dict[str, Any]) -> None:
         say(f"Explaining {values['model']}")
 
+    def on_picture(self, values: dict[str, Any]) -> None:
+        """What the picture shows."""
+        if values["about"]:
+            told = "; ".join(f"{key}: {text}" for key, text in values["about"].items())
+            say(f"{values['name']}: {told}")
+
 
 def explain(
     visualizer: Annotated[

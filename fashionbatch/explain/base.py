@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,16 +16,38 @@ from fashionbatch.specs import Preprocessing
 
 
 @dataclass(frozen=True, kw_only=True)
+class Photo:
+    """An image to explain.
+
+    Attributes:
+        image: RGB, upright, of any size.
+        name: what its catalogue calls it.
+        label: its class as far as its data set, or else its folder's name, says; not necessarily
+            one of the model's.
+    """
+
+    image: Image.Image
+    name: str
+    label: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Picture:
     """A picture to save.
 
     Attributes:
         name: of the file, without folder or extension; made safe when it is saved.
         image: of any mode that PNG has.
+        about: what it shows, in words for people, such as ``{"Class": "dress"}``; told with the
+            picture.
+
+    Example:
+        >>> Picture(name="1.jpg", image=heat, about={"Class": "dress"})  # doctest: +SKIP
     """
 
     name: str
     image: Image.Image
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +61,7 @@ class Explained:
         preprocessing: fits images to the input.
         cam_layer: the module with the last spatial map.
         device: of the model.
+        shown_layers: names of modules of the backbone that stand for all of it.
     """
 
     model: Classifier
@@ -47,6 +70,12 @@ class Explained:
     cam_layer: nn.Module
     device: torch.device
     attributes: tuple[str, ...] = ()
+    shown_layers: tuple[str, ...] = ()
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Classes, then attributes: the names of all logits."""
+        return self.classes + self.attributes
 
     def inputs(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB images → uint8 ``[N, 3, size, size]`` on the device, as the model takes them."""
@@ -60,19 +89,17 @@ class Visualizer:
     Example::
 
         class Negative(fashionbatch.Visualizer):
-            def draw(self, explained, images, names):
-                for image, name in zip(images, names):
-                    yield fashionbatch.Picture(name=name, image=PIL.ImageOps.invert(image))
+            def draw(self, explained, photos):
+                for photo in photos:
+                    negative = PIL.ImageOps.invert(photo.image)
+                    yield fashionbatch.Picture(name=photo.name, image=negative)
     """
 
-    def draw(
-        self, explained: Explained, images: Sequence[Image.Image], names: Sequence[str]
-    ) -> Iterable[Picture]:
-        """Draws.
+    def draw(self, explained: Explained, photos: Sequence[Photo]) -> Iterable[Picture]:
+        """Draws some of the images; called several times where there are many.
 
         Args:
             explained: the model.
-            images: RGB, upright, of any size.
-            names: of the images.
+            photos: the images.
         """
         raise NotImplementedError  # the one method a subclass must write
