@@ -41,6 +41,7 @@ def fashionbatch_backbones() -> Iterator[BackboneSpec]:
                 ),
                 blocks=family.blocks,
                 cam_layer=family.cam_layer,
+                cam_layout=family.cam_layout,
                 head=family.head,
                 weights={"imagenet": f"{_TORCHVISION}:imagenet.{network.name}"},
                 parameters=network.parameters,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fashionbatch.specs import IMAGENET_MEAN, IMAGENET_STD, HeadSpec, Interpolation
+from fashionbatch.specs import IMAGENET_MEAN, IMAGENET_STD, HeadSpec, Interpolation, MapLayout
 
 #: the paper's head for ResNet-50 (``fc-1``), and its head for VGG-16 on spatial features
 PAPER_RESNET = HeadSpec(hidden=(1024,))
@@ -42,6 +42,7 @@ class Family(NamedTuple):
     cam_layer: str
     head: HeadSpec
     networks: tuple[Network, ...]
+    cam_layout: MapLayout = "NCHW"
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -174,7 +175,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         blocks=("stem", "blocks.*"),
-        cam_layer="blocks",
+        cam_layer="blocks.3",
         head=LINEAR,
         networks=(Network("maxvit_t", 224, 224, "bicubic", 30.9),),
     ),
@@ -190,17 +191,35 @@ FAMILIES: tuple[Family, ...] = (
             Network("swin_v2_s", 256, 260, "bicubic", 49.7),
             Network("swin_v2_t", 256, 260, "bicubic", 28.4),
         ),
+        cam_layout="NHWC",
     ),
+    # behind a ViT's last attention the answer depends on the class token alone: no gradient
+    # reaches the map there, so it is taken in front of it
     Family(
         blocks=("encoder.layers.*",),
-        cam_layer="encoder.layers",
+        cam_layer="encoder.layers.encoder_layer_11.ln_1",
         head=LINEAR,
         networks=(
             Network("vit_b_16", 224, 256, "bilinear", 86.6),
             Network("vit_b_32", 224, 256, "bilinear", 88.2),
-            Network("vit_h_14", 518, 518, "bicubic", 633.5),
+        ),
+        cam_layout="tokens",
+    ),
+    Family(
+        blocks=("encoder.layers.*",),
+        cam_layer="encoder.layers.encoder_layer_23.ln_1",
+        head=LINEAR,
+        networks=(
             Network("vit_l_16", 224, 242, "bilinear", 304.3),
             Network("vit_l_32", 224, 256, "bilinear", 306.5),
         ),
+        cam_layout="tokens",
+    ),
+    Family(
+        blocks=("encoder.layers.*",),
+        cam_layer="encoder.layers.encoder_layer_31.ln_1",
+        head=LINEAR,
+        networks=(Network("vit_h_14", 518, 518, "bicubic", 633.5),),
+        cam_layout="tokens",
     ),
 )

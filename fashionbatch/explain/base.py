@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fashionbatch.models.build import Classifier
+from fashionbatch.errors import UnknownNameError
+from fashionbatch.models.build import Classifier, Outputs
 from fashionbatch.pipeline.transforms import fit
-from fashionbatch.specs import Preprocessing
+from fashionbatch.specs import MapLayout, Preprocessing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,7 @@ class Explained:
         preprocessing: fits images to the input.
         cam_layer: the module with the last spatial map.
         device: of the model.
+        cam_layout: of that module's output; ``None`` where only its shape says it.
         shown_layers: names of modules of the backbone that stand for all of it.
     """
 
@@ -70,6 +72,7 @@ class Explained:
     cam_layer: nn.Module
     device: torch.device
     attributes: tuple[str, ...] = ()
+    cam_layout: MapLayout | None = None
     shown_layers: tuple[str, ...] = ()
 
     @property
@@ -77,14 +80,49 @@ class Explained:
         """Classes, then attributes: the names of all logits."""
         return self.classes + self.attributes
 
+    def number(self, target: str) -> int:
+        """The place of a class or attribute among all logits.
+
+        Raises:
+            UnknownNameError: the model has none of that name.
+        """
+        if target not in self.answers:
+            raise UnknownNameError("class or attribute of the model", target, self.answers)
+        return self.answers.index(target)
+
+    def choose(self, outputs: Outputs, target: str | None) -> Tensor:
+        """What is explained of each image: the target, or else the model's answer.
+
+        Returns:
+            int64 ``[N]``, places among all logits. The answer is the most probable class, or, of
+            a model that learnt attributes only, the most probable attribute.
+
+        Raises:
+            UnknownNameError: the model has no such target.
+        """
+        logits = all_logits(outputs)
+        if target is not None:
+            return torch.full((len(logits),), self.number(target), device=logits.device)
+        return logits[:, : len(self.classes) or None].argmax(dim=1)
+
     def inputs(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB images → uint8 ``[N, 3, size, size]`` on the device, as the model takes them."""
         pixels = np.stack([fit(image, self.preprocessing) for image in images])
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device)
 
 
+def all_logits(outputs: Outputs) -> Tensor:
+    """Those of classes, then of attributes: float ``[N, classes + attributes]``."""
+    return torch.cat([outputs.logits, outputs.attributes], dim=1)
+
+
+def probabilities(outputs: Outputs) -> Tensor:
+    """Of classes (they add up to 1), then of attributes, each on its own; as :func:`all_logits`."""
+    return torch.cat([outputs.logits.softmax(dim=1), outputs.attributes.sigmoid()], dim=1)
+
+
 class Visualizer:
-    """Base class; a subclass overrides :meth:`draw`.
+    """Base class; a subclass overrides :meth:`draw`, and :meth:`finish` if it has to.
 
     Example::
 
@@ -103,3 +141,7 @@ class Visualizer:
             photos: the images.
         """
         raise NotImplementedError  # the one method a subclass must write
+
+    def finish(self) -> Iterable[Picture]:
+        """Draws what is of all images together; called once, behind the last of them."""
+        return ()

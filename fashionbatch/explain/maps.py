@@ -8,34 +8,44 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from fashionbatch.specs import MapLayout
+
 #: standard deviations from a map's mean to black and to white
 _SPREAD = 2.5
 
 
-def channel_maps(values: Tensor) -> Tensor | None:
+def channel_maps(values: Tensor, layout: MapLayout | None = None) -> Tensor | None:
     """A layer's output as maps.
 
     Args:
-        values: maps ``[N, C, h, w]`` or, as Swin has them, ``[N, h, w, C]``; or tokens
-            ``[N, T, C]``, those of a square map last, row by row, behind a class token or others.
-            Inputs are square, and so is every map of them, which tells the orders apart.
+        values: float, of any shape.
+        layout: of the values, see :class:`fashionbatch.BackboneSpec`; by default what their shape
+            says: inputs are square, and so is every map of them.
 
     Returns:
-        ``[N, C, h, w]``, a view; ``None`` where the values are no maps.
+        ``[N, C, h, w]``, a view; ``None`` where the values are no maps of that layout.
 
     Example:
         >>> channel_maps(torch.zeros(1, 197, 768)).shape  # doctest: +SKIP
         torch.Size([1, 768, 14, 14])
     """
-    if values.ndim == 3:
+    layout = layout or _layout(values)
+    if layout == "tokens" and values.ndim == 3:
         count, length, channels = values.shape
         side = math.isqrt(length)
         square = values[:, length - side * side :].reshape(count, side, side, channels)
         return square.movedim(3, 1)
-    if values.ndim == 4:
-        _, first, second, third = values.shape
-        return values.movedim(3, 1) if first == second != third else values
+    if layout in ("NCHW", "NHWC") and values.ndim == 4:
+        return values if layout == "NCHW" else values.movedim(3, 1)
     return None
+
+
+def _layout(values: Tensor) -> MapLayout:
+    if values.ndim == 3:
+        return "tokens"
+    if values.ndim == 4 and values.shape[1] == values.shape[2] != values.shape[3]:
+        return "NHWC"
+    return "NCHW"
 
 
 def standardized(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

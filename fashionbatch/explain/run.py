@@ -73,6 +73,7 @@ def explain(
             photos = []
     if photos:
         saving.add(visualizer.draw(explained, photos))
+    saving.add(visualizer.finish())
     if not saving.about:
         why = f" ({failed[0]['name']}: {failed[0]['reason']})" if failed else ""
         raise SourceError(f"none of the {count} images can be used{why}")
@@ -105,6 +106,8 @@ def _load(run: Path, device_name: str) -> Explained:
         cam_layer=model.backbone.get_submodule(layer),
         device=device,
         attributes=tuple(a.name for a in card.attributes),
+        # a layer that the user chose to end with may lie in any way
+        cam_layout=None if card.bottleneck else spec.cam_layout,
         shown_layers=tuple(shown),
     )
 
