@@ -163,6 +163,11 @@ def fashionbatch_visualizers() -> Iterator[VisualizerSpec]:
         factory="fashionbatch.builtin.grad_cam:GradCam",
         summary="where the network looked for its class (Selvaraju et al. 2017)",
     )
+    yield VisualizerSpec(
+        name="occlusion",
+        factory="fashionbatch.builtin.occlusion:Occlusion",
+        summary="what the class needs: its probability with parts hidden (Zeiler & Fergus 2014)",
+    )
 
 
 @hookimpl
