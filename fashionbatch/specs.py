@@ -217,7 +217,14 @@ class LoggerSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class VisualizerSpec(Spec):
-    """Pictures that show why; see :class:`fashionbatch.Visualizer` for its method."""
+    """Pictures that show why; see :class:`fashionbatch.Visualizer` for its methods.
+
+    Attributes:
+        needs_images: whether images must be named; one that does not is called with none of them
+            where the user names none.
+    """
+
+    needs_images: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -168,6 +168,17 @@ def fashionbatch_visualizers() -> Iterator[VisualizerSpec]:
         factory="fashionbatch.builtin.occlusion:Occlusion",
         summary="what the class needs: its probability with parts hidden (Zeiler & Fergus 2014)",
     )
+    yield VisualizerSpec(
+        name="class-maximization",
+        factory="fashionbatch.builtin.dreaming:ClassMaximization",
+        summary="what the network takes for a class, from noise or an image (Simonyan et al. 2014)",
+        needs_images=False,
+    )
+    yield VisualizerSpec(
+        name="deep-dream",
+        factory="fashionbatch.builtin.dreaming:DeepDream",
+        summary="more of what a layer finds in an image (Mordvintsev et al. 2015)",
+    )
 
 
 @hookimpl

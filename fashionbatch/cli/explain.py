@@ -29,15 +29,16 @@ def explain(
         str, typer.Argument(metavar="VISUALIZER", help="NAME[:k=v,...], such as grad-cam.")
     ],
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGES...", help="Images, folders, data sets.")
-    ],
+        list[Path] | None,
+        typer.Argument(metavar="[IMAGES...]", help="Images, folders, data sets; some need none."),
+    ] = None,
     json: Json = False,
     options: Any = None,
 ) -> None:
     """Draw why a model answers as it does."""
     warn_of_broken_plugins()
     with _Teller("explain") as tell:
-        result = api.explain(visualizer, images, tell=tell, **options)
+        result = api.explain(visualizer, images or (), tell=tell, **options)
     for failure in result["failed"]:
         warn(f"{failure['name']}: {failure['reason']}")
     if json:

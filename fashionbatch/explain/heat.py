@@ -16,9 +16,9 @@ _CAPTION, _MARGIN = 16, 6
 _SMALLEST_SIDE = 160
 
 
-def readable(image: Image.Image) -> Image.Image:
+def readable(image: Image.Image, smallest: int = _SMALLEST_SIDE) -> Image.Image:
     """A small image several times as large, pixel by pixel; others as they are."""
-    factor = -(-_SMALLEST_SIDE // max(image.size))
+    factor = -(-smallest // max(image.size))
     if factor < 2:
         return image
     size = (image.width * factor, image.height * factor)

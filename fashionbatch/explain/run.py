@@ -39,7 +39,7 @@ def explain(
 
     Args:
         visualizer: draws them.
-        paths: images, folders, data sets.
+        paths: images, folders, data sets; none for a visualizer that needs none.
         run: folder of the model.
         config: of the job.
         tell: gets ``("picture", {"name", "about"})`` of each that was saved.
@@ -57,6 +57,8 @@ def explain(
     failed: list[dict[str, str]] = []
     count = 0
     saving = _Saving(config.output, tell)
+    if not paths:
+        saving.add(visualizer.draw(explained, ()))
     for name, label, read in _images(paths):
         if config.limit is not None and count == config.limit:
             break
