@@ -293,7 +293,7 @@ def explain(
     from fashionbatch.explain import run as explaining
 
     made = registry.create(component, **settings)
-    return explaining.explain(made, [Path(p) for p in images], run, config, tell)
+    return explaining.explain(made, visualizer, [Path(p) for p in images], run, config, tell)
 
 
 def inspect(data: str | Path, **options: Any) -> dict[str, Any]:

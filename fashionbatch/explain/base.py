@@ -40,7 +40,10 @@ class Picture:
         name: of the file, without folder or extension; made safe when it is saved.
         image: of any mode that PNG has.
         about: what it shows, in words for people, such as ``{"Class": "dress"}``; told with the
-            picture.
+            picture, and kept in its file. A keyword has 1 to 79 characters of Latin-1.
+
+    Raises:
+        ValueError: a keyword is none.
 
     Example:
         >>> Picture(name="1.jpg", image=heat, about={"Class": "dress"})  # doctest: +SKIP
@@ -49,6 +52,12 @@ class Picture:
     name: str
     image: Image.Image
     about: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key in self.about:
+            latin = key.isprintable() and all(ord(c) < 256 for c in key)
+            if not latin or not 0 < len(key) < 80 or key != key.strip():
+                raise ValueError(f"Picture.about: {key!r} is not 1 to 79 characters of Latin-1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +71,7 @@ class Explained:
         preprocessing: fits images to the input.
         cam_layer: the module with the last spatial map.
         device: of the model.
+        sha256: of the file of its weights.
         cam_layout: of that module's output; ``None`` where only its shape says it.
         shown_layers: names of modules of the backbone that stand for all of it.
     """
@@ -72,6 +82,7 @@ class Explained:
     cam_layer: nn.Module
     device: torch.device
     attributes: tuple[str, ...] = ()
+    sha256: str = ""
     cam_layout: MapLayout | None = None
     shown_layers: tuple[str, ...] = ()
 

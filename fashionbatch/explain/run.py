@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,18 @@ _SHOWN = 5
 
 
 def explain(
-    visualizer: Visualizer, paths: Sequence[Path], run: Path, config: ExplainConfig, tell: Tell
+    visualizer: Visualizer,
+    name: str,
+    paths: Sequence[Path],
+    run: Path,
+    config: ExplainConfig,
+    tell: Tell,
 ) -> dict[str, Any]:
     """Draws pictures of images, folders or data sets.
 
     Args:
         visualizer: draws them.
+        name: of the visualizer, with its options; kept in each picture's file.
         paths: images, folders, data sets; none for a visualizer that needs none.
         run: folder of the model.
         config: of the job.
@@ -56,26 +62,27 @@ def explain(
     photos: list[Photo] = []
     failed: list[dict[str, str]] = []
     count = 0
-    saving = _Saving(config.output, tell)
+    kept = {"Visualizer": name, "Model": explained.sha256}
+    saving = _Saving(config.output, kept, tell)
     if not paths:
-        saving.add(visualizer.draw(explained, ()))
-    for name, label, read in _images(paths):
+        saving.add(visualizer.draw(explained, ()), ())
+    for image, label, read in _images(paths):
         if config.limit is not None and count == config.limit:
             break
         count += 1
         try:
-            photos.append(Photo(image=decode(read()), name=name, label=label))
+            photos.append(Photo(image=decode(read()), name=image, label=label))
         except ImageError as error:
-            failed.append({"name": name, "reason": str(error)})
+            failed.append({"name": image, "reason": str(error)})
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            failed.append({"name": name, "reason": f"read: {reason}"})
+            failed.append({"name": image, "reason": f"read: {reason}"})
         if len(photos) == _TOGETHER:
-            saving.add(visualizer.draw(explained, photos))
+            saving.add(visualizer.draw(explained, photos), photos)
             photos = []
     if photos:
-        saving.add(visualizer.draw(explained, photos))
-    saving.add(visualizer.finish())
+        saving.add(visualizer.draw(explained, photos), photos)
+    saving.add(visualizer.finish(), ())
     if not saving.about:
         why = f" ({failed[0]['name']}: {failed[0]['reason']})" if failed else ""
         raise SourceError(f"none of the {count} images can be used{why}")
@@ -110,6 +117,7 @@ def _load(run: Path, device_name: str) -> Explained:
         attributes=tuple(a.name for a in card.attributes),
         # a layer that the user chose to end with may lie in any way
         cam_layout=None if card.bottleneck else spec.cam_layout,
+        sha256=card.sha256,
         shown_layers=tuple(shown),
     )
 
@@ -141,16 +149,19 @@ def _images(paths: Sequence[Path]) -> Iterator[tuple[str, str | None, Callable[[
 class _Saving:
     """Saves pictures as they are drawn; of what is refused no folder is made."""
 
-    def __init__(self, output: Path, tell: Tell) -> None:
+    def __init__(self, output: Path, kept: Mapping[str, str], tell: Tell) -> None:
         self.output = output
+        self.kept = kept
         self.tell = tell
         self.about: dict[str, dict[str, str]] = {}
         self._taken: set[str] = set()
 
-    def add(self, drawn: Iterable[Picture]) -> None:
+    def add(self, drawn: Iterable[Picture], photos: Sequence[Photo]) -> None:
+        names = {photo.name for photo in photos}
         for picture in drawn:
             self.output.mkdir(parents=True, exist_ok=True)
             path = png.free_path(self.output, picture.name, self._taken)
-            png.save(path, picture.image, picture.name)
+            source = {"Source": picture.name} if picture.name in names else {}
+            png.save(path, picture.image, picture.name, {**picture.about, **self.kept, **source})
             self.about[path.name] = dict(picture.about)
             self.tell("picture", {"name": picture.name, "about": self.about[path.name]})
