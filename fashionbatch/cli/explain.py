@@ -43,7 +43,8 @@ def explain(
         warn(f"{failure['name']}: {failure['reason']}")
     if json:
         show_json({**result, "failed": len(result["failed"])})
-    say(f"{result['pictures']} pictures in {result['output']}")
+    count = result["pictures"]
+    say(f"{count} {'picture' if count == 1 else 'pictures'} in {result['output']}")
     if result["failed"]:
         raise typer.Exit(3)
 

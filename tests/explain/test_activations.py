@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,8 @@ from fashionbatch.explain.base import Photo
 from fashionbatch.explain.maps import channel_maps, standardized
 from fashionbatch.models.build import find_backbone
 from fashionbatch.pipeline.transforms import fit
+
+SAMPLE = Path(__file__).parents[2] / "shards" / "fashion-mnist"
 
 
 def photo(width, height, seed=0):
@@ -187,3 +191,24 @@ def test_the_papers_layers():
     places = [pools[0], convolutions[2] + 1, convolutions[4] + 1, pools[4]]
     assert list(spec.shown_layers) == [f"features.{i}" for i in places]
     assert kinds[places[1]] == kinds[places[2]] == "ReLU"
+
+
+def test_model_that_ends_with_a_layer(tmp_path):
+    """Of a backbone cut off by ``--bottleneck``, what is left of it is shown."""
+    api.train(
+        data=SAMPLE, backbone="small-resnet", weights="none", limit=32, epochs=1, workers=0,
+        device="cpu", output=tmp_path, name="cut", batch_size=16, bottleneck="blocks.1",
+    )  # fmt: skip
+    photo(28, 28).save(tmp_path / "p.png")
+    for visualizer in ("activations", "grad-cam", "occlusion:patch=14", "deep-dream:steps=1"):
+        result = api.explain(
+            visualizer,
+            [tmp_path / "p.png"],
+            model=tmp_path / "cut",
+            output=tmp_path / visualizer[:9],
+        )
+        assert result["pictures"] == 1
+        if visualizer == "activations":
+            [about] = result["about"].values()
+            layers = [entry.split()[0] for entry in about["Sparsity"].split(", ")]
+            assert layers == ["blocks.0", "blocks.1"]
