@@ -1,9 +1,9 @@
 """Gradient ascent on a network's input, by its frequencies, so that what grows is an image.
 
-The pixels are a sigmoid of an inverse Fourier transform whose coefficients are scaled by one over
-their frequency, over the colour axes of natural images: steps of equal size then make smooth
-changes and not the noise that fools a network (Olah, Mordvintsev & Schubert 2017, Feature
-Visualization, "Preconditioning and Parameterization"; figures of its code, lucid).
+The pixels are a sigmoid of an inverse Fourier transform whose coefficients get smaller with their
+frequency, over the colour axes of natural images: steps of equal size then make smooth changes and
+not the noise that fools a network (Olah, Mordvintsev & Schubert 2017, Feature Visualization,
+"Preconditioning and Parameterization"; colours and start as in its code, lucid).
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from torch import Tensor
 #: from decorrelated colours to red, green and blue: a square root of ImageNet's covariance
 _COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 #: contrast of the start, and of the pixels
-_NOISE, _CONTRAST = 0.01, 0.25
+_NOISE, _CONTRAST = 0.01, 0.45
+#: how fast coefficients fall with the frequency; with lucid's 1, tried on EfficientNet-Lite0, fine
+#: noise covered the shapes of clothes
+_STEEPNESS = 1.5
 #: of an image to start with, so that the sigmoid can be undone
 _DARKEST = 0.01
-#: of the side, an image is moved by at most so much: 8 of 224 pixels
-_JITTER = 28
+#: of the side, an image is moved by at most so much: 16 of 224 pixels
+_JITTER = 14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,7 @@ class Ascent:
     Example:
         >>> ascent = Ascent(steps=64, rate=0.05)
         >>> red = ascent.run(lambda pixels: pixels[:, 0].mean(), torch.full((1, 3, 32, 32), 99.0))
-        >>> bool(red[0, 0].mean() > 99 > red[0, 2].mean())
+        >>> bool(red[0, 0].mean() > 150)
         True
     """
 
@@ -98,8 +101,8 @@ def _pixels(spectrum: Tensor, side: int) -> Tensor:
 
 def _scale(side: int, device: torch.device) -> Tensor:
     down, right = torch.fft.fftfreq(side), torch.fft.rfftfreq(side)
-    frequencies = torch.hypot(down[:, None], right[None]).to(device)
-    return _CONTRAST * side / frequencies.clamp_min(1 / side)
+    waves = (side * torch.hypot(down[:, None], right[None])).clamp_min(1).to(device)
+    return _CONTRAST * side**2 / waves**_STEEPNESS
 
 
 def _colours(device: torch.device) -> Tensor:

@@ -36,7 +36,7 @@ def probabilities(explained, image):
 def test_from_noise(explained):
     """Without images: an input that the model takes for the class, which noise was not."""
     target = explained.classes[4]
-    [picture] = ClassMaximization(target=target, steps=200).draw(explained, [])
+    [picture] = ClassMaximization(target=target, steps=500).draw(explained, [])
     assert picture.name == picture.about["Class"] == target
     # 28 pixels are shown at 336
     made = picture.image.crop((0, 0, 336, 336)).resize((28, 28), Image.Resampling.NEAREST)
@@ -63,7 +63,7 @@ def test_from_an_image(explained):
     original = photo(28, 14)
     before = probabilities(explained, original)
     target = int(before.argmin())
-    [picture] = ClassMaximization(target=explained.classes[target], steps=200).draw(
+    [picture] = ClassMaximization(target=explained.classes[target], steps=500).draw(
         explained, [Photo(image=original, name="a")]
     )
     assert float(picture.about["Probability"]) > 10 * before[target]
