@@ -29,6 +29,7 @@ from fashionbatch.config import (
 from fashionbatch.errors import UnknownNameError, UsageError
 from fashionbatch.fields import make
 from fashionbatch.parse import parse_choice, parse_names, parse_split
+from fashionbatch.specs import VisualizerSpec
 
 #: gets (event, values) as a job goes on; see the commands for what each job tells
 Tell = Callable[[str, dict[str, Any]], None]
@@ -265,18 +266,18 @@ def predict(
 
 
 def explain(
-    visualizer: str, images: Sequence[str | Path], *, tell: Tell = _silent, **options: Any
+    visualizer: str, images: Sequence[str | Path] = (), *, tell: Tell = _silent, **options: Any
 ) -> dict[str, Any]:
     """Draws why a model answers as it does.
 
     Args:
         visualizer: ``NAME[:k=v,...]``, such as ``grad-cam`` or ``grad-cam:target=dress``.
-        images: images, folders, data sets.
-        tell: gets ``("start", {"model"})``.
+        images: images, folders, data sets; some visualizers need none.
+        tell: gets ``("start", {"model"})``, and ``("picture", {"name", "about"})`` of each.
         options: the fields of :class:`fashionbatch.config.ExplainConfig`.
 
     Returns:
-        ``{"output", "items", "pictures", "failed", "model"}``.
+        see :func:`fashionbatch.explain.run.explain`.
 
     Raises:
         FashionbatchError: one line that says what cannot be drawn and what to do.
@@ -286,12 +287,15 @@ def explain(
     from fashionbatch import registry
 
     component = registry.find("visualizer", name)
+    assert isinstance(component.spec, VisualizerSpec)
+    if component.spec.needs_images and not images:
+        raise UsageError(f"{name} needs images: name some, or folders or data sets of them")
     run = folders.find_run(config.model)
     tell("start", {"model": str(run)})
     from fashionbatch.explain import run as explaining
 
     made = registry.create(component, **settings)
-    return explaining.explain(made, [Path(p) for p in images], run, config)
+    return explaining.explain(made, visualizer, [Path(p) for p in images], run, config, tell)
 
 
 def inspect(data: str | Path, **options: Any) -> dict[str, Any]:

@@ -33,11 +33,13 @@ from typing import Any, Literal, TypeAlias
 Factory: TypeAlias = str | Callable[..., Any]
 CropMode: TypeAlias = Literal["center", "squash", "border"]
 Interpolation: TypeAlias = Literal["bilinear", "bicubic", "nearest"]
+MapLayout: TypeAlias = Literal["NCHW", "NHWC", "tokens"]
 
 #: of a data set; a split's number is its position here
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 CROP_MODES: tuple[str, ...] = ("center", "squash", "border")
 INTERPOLATIONS: tuple[str, ...] = ("bilinear", "bicubic", "nearest")
+MAP_LAYOUTS: tuple[str, ...] = ("NCHW", "NHWC", "tokens")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -151,25 +153,39 @@ class BackboneSpec(Spec):
         blocks: patterns of module names from input to output, such as ``("layer1.*",)``; ``*`` and
             ``?`` match within one dotted segment. Each matched module that has parameters is one
             block of ``--unfreeze blocks:N``, counted from the output.
-        cam_layer: the module whose output ``[N, C, h, w]`` is the last spatial map (Grad-CAM).
+        cam_layer: the module whose output is the last spatial map that the answer depends on
+            (Grad-CAM). Behind a transformer's last block only the class token may count: name a
+            layer in front of its attention then.
+        cam_layout: how that output lies: ``NCHW`` is ``[N, C, h, w]``; ``NHWC`` is
+            ``[N, h, w, C]``, as in Swin; ``tokens`` is ``[N, T, C]``, as in ViT, those of the
+            square map last, row by row, behind a class token or others.
         head: the head it gets unless the user asks for another.
         weights: from the name of a weight set (``"imagenet"``) to ``"package.module:attribute"``
             or a callable, which returns a ``state_dict`` for the factory's module or raises
             ``fashionbatch.errors.ModelError`` naming the file to fetch.
         parameters: how many, in millions, as published; 0 where it is not stated.
+        shown_layers: names of modules that ``explain activations`` shows unless the user names
+            others; without any, four of the blocks and ``cam_layer``.
     """
 
     preprocessing: Preprocessing
     blocks: tuple[str, ...]
     cam_layer: str
+    cam_layout: MapLayout = "NCHW"
     head: HeadSpec = HeadSpec()
     weights: Mapping[str, Factory] = field(default_factory=dict)
     parameters: float = 0.0
+    shown_layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.blocks:
             raise ValueError(f"BackboneSpec({self.name!r}).blocks is empty: name at least one")
+        if self.cam_layout not in MAP_LAYOUTS:
+            raise ValueError(
+                f"BackboneSpec({self.name!r}).cam_layout is one of {', '.join(MAP_LAYOUTS)}, "
+                f"not {self.cam_layout!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +217,14 @@ class LoggerSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class VisualizerSpec(Spec):
-    """Pictures that show why; see :class:`fashionbatch.Visualizer` for its method."""
+    """Pictures that show why; see :class:`fashionbatch.Visualizer` for its methods.
+
+    Attributes:
+        needs_images: whether images must be named; one that does not is called with none of them
+            where the user names none.
+    """
+
+    needs_images: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

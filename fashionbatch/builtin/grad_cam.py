@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor, nn
 
-from fashionbatch.errors import PluginError, UnknownNameError
-from fashionbatch.explain.base import Explained, Picture, Visualizer
-from fashionbatch.pipeline.transforms import placed
-
-_CAPTION_SIZE = 16
-_MARGIN = 6
-#: below this many pixels nobody sees anything in a picture
-_SMALLEST_SIDE = 160
+from fashionbatch.drawing.cells import on_mat
+from fashionbatch.errors import PluginError
+from fashionbatch.explain import heat, sheet
+from fashionbatch.explain.base import (
+    Explained,
+    Photo,
+    Picture,
+    Visualizer,
+    all_logits,
+    probabilities,
+)
+from fashionbatch.explain.maps import channel_maps
+from fashionbatch.explain.sheet import Case
 
 
 class GradCam(Visualizer):
@@ -32,24 +36,60 @@ class GradCam(Visualizer):
         intensity: of the map over the image; the paper's 0.4.
         target: name of the class or attribute to explain; by default the predicted class, or, of a
             model that learnt attributes only, the most probable one.
+        sheet: all images on sheets of at most 60 in place of a picture of each. Without a target,
+            answers are told apart into wrong and right ones where the image's class is known.
     """
 
-    def __init__(self, intensity: float = 0.4, target: str | None = None) -> None:
+    def __init__(
+        self, intensity: float = 0.4, target: str | None = None, sheet: bool = False
+    ) -> None:
         if not 0 <= intensity <= 1:
             raise ValueError(f"intensity is from 0 to 1, not {intensity}")
         self.intensity = intensity
         self.target = target
+        self.sheet = sheet
+        self._cases: list[Case] = []
 
-    def draw(
-        self, explained: Explained, images: Sequence[Image.Image], names: Sequence[str]
-    ) -> Iterator[Picture]:
+    def draw(self, explained: Explained, photos: Sequence[Photo]) -> Iterator[Picture]:
         """See :class:`fashionbatch.Visualizer`."""
-        maps, chosen, probability = self.maps(explained, images)
-        for i, (original, name) in enumerate(zip(images, names, strict=True)):
-            image = _readable(original)
-            heat = _onto_original(maps[i], image.size, explained)
-            caption = f"{_answers(explained)[chosen[i]]}  {probability[i]:.1%}"
-            yield Picture(name=name, image=_overlay(image, heat, self.intensity, caption))
+        maps, chosen, probability = self.maps(explained, [photo.image for photo in photos])
+        for i, photo in enumerate(photos):
+            image = heat.readable(photo.image)
+            over = heat.onto_original(maps[i], image.size, explained.preprocessing)
+            mixed = heat.overlay(image, over, self.intensity)
+            answer = explained.answers[chosen[i]]
+            caption = f"{answer}  {probability[i]:.1%}"
+            right = None
+            if self.target is None and photo.label in explained.classes:
+                right = answer == photo.label
+            if self.sheet:
+                cell = on_mat(mixed, sheet.CELL)
+                self._cases.append(
+                    Case(cell=cell, name=photo.name, answer=caption, label=photo.label, right=right)
+                )
+                if len(self._cases) == sheet.MOST:
+                    yield self._sheet()
+                continue
+            if right is False:
+                caption += f"  (labelled {photo.label})"
+            about = {"Class": answer, "Probability": f"{probability[i]:.4f}"}
+            yield Picture(name=photo.name, image=heat.captioned(mixed, caption), about=about)
+
+    def finish(self) -> Iterator[Picture]:
+        """See :class:`fashionbatch.Visualizer`."""
+        if self._cases:
+            yield self._sheet()
+
+    def _sheet(self) -> Picture:
+        cases, self._cases = self._cases, []
+        judged = [case.right for case in cases if case.right is not None]
+        what = "the predicted class" if self.target is None else self.target
+        about = f"what speaks for {what}, from blue (nothing) to red (most), in each image"
+        told = {}
+        if judged:
+            told["Right"] = f"{sum(judged)} of {len(judged)}"
+            about = f"{told['Right']} right; {about}"
+        return Picture(name="grad-cam", image=sheet.draw(cases, "Grad-CAM", about), about=told)
 
     def maps(
         self, explained: Explained, images: Sequence[Image.Image]
@@ -65,9 +105,6 @@ class GradCam(Visualizer):
             UnknownNameError: the target is no class or attribute of the model.
             PluginError: the backbone's ``cam_layer`` gives no spatial map.
         """
-        answers = _answers(explained)
-        if self.target is not None and self.target not in answers:
-            raise UnknownNameError("class or attribute of the model", self.target, answers)
         kept: list[Tensor] = []
 
         def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
@@ -79,68 +116,25 @@ class GradCam(Visualizer):
                 # gradients must flow to the map even where every weight before it is frozen
                 pixels = explained.inputs(images).float().requires_grad_()
                 outputs = explained.model(pixels)
-                logits = torch.cat([outputs.logits, outputs.attributes], dim=1)
-                if self.target is None:
-                    chosen = logits[:, : len(explained.classes) or None].argmax(dim=1)
-                else:
-                    number = answers.index(self.target)
-                    chosen = torch.full((len(logits),), number, device=logits.device)
-                score = logits.gather(1, chosen[:, None]).sum()
-                activation = kept[-1]
-                if activation.ndim != 4:
+                chosen = explained.choose(outputs, self.target)
+                score = all_logits(outputs).gather(1, chosen[:, None]).sum()
+                activation = channel_maps(kept[-1], explained.cam_layout) if kept else None
+                if activation is None:
+                    shape = list(kept[-1].shape) if kept else "nothing: it is never run as a whole"
                     raise PluginError(
-                        f"the backbone's cam_layer gives {list(activation.shape)}, not "
-                        "[N, C, h, w]: Grad-CAM needs a spatial map"
+                        f"the backbone's cam_layer gives {shape}, not maps as its cam_layout "
+                        f"({explained.cam_layout or 'any'}) says: Grad-CAM needs a spatial map"
                     )
-                (gradient,) = torch.autograd.grad(score, activation)
+                (each,) = torch.autograd.grad(score, kept[-1])
         finally:
             hook.remove()
+        gradient = channel_maps(each, explained.cam_layout)
+        assert gradient is not None  # of the activation's shape
         weights = gradient.mean(dim=(2, 3), keepdim=True)
         cam = (weights * activation).sum(dim=1, keepdim=True).relu()
         cam = cam / cam.amax(dim=(2, 3), keepdim=True).clamp_min(1e-12)
         side = explained.preprocessing.size
         cam = nn.functional.interpolate(cam, (side, side), mode="bilinear", align_corners=False)
-        each = torch.cat([outputs.logits.softmax(dim=1), outputs.attributes.sigmoid()], dim=1)
-        probability = each.gather(1, chosen[:, None])[:, 0]
         values: npt.NDArray[np.float32] = cam[:, 0].detach().cpu().numpy()
+        probability = probabilities(outputs).gather(1, chosen[:, None])[:, 0]
         return values, chosen.tolist(), probability.tolist()
-
-
-def _answers(explained: Explained) -> tuple[str, ...]:
-    return explained.classes + explained.attributes
-
-
-def _readable(image: Image.Image) -> Image.Image:
-    """A small image several times as large, pixel by pixel; others as they are."""
-    factor = -(-_SMALLEST_SIDE // max(image.size))
-    if factor < 2:
-        return image
-    size = (image.width * factor, image.height * factor)
-    return image.resize(size, Image.Resampling.NEAREST)
-
-
-def _onto_original(
-    cam: npt.NDArray[np.float32], size: tuple[int, int], explained: Explained
-) -> npt.NDArray[np.float32]:
-    """From the network's input back to the image's own frame; 0 where the crop left it out."""
-    left, top, width, height = placed(size, explained.preprocessing)
-    scale_x, scale_y = width / size[0], height / size[1]
-    # maps a pixel of the original to the input: x -> left + x * scale
-    matrix = (scale_x, 0.0, left, 0.0, scale_y, top)
-    source = Image.fromarray(cam)
-    moved = source.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-    return np.asarray(moved)
-
-
-def _overlay(
-    image: Image.Image, heat: npt.NDArray[np.float32], intensity: float, caption: str
-) -> Image.Image:
-    colours = (matplotlib.colormaps["jet"](heat)[..., :3] * 255).astype(np.float32)
-    mixed = np.asarray(image, np.float32) * (1 - intensity) + colours * intensity
-    font = ImageFont.load_default(_CAPTION_SIZE)
-    text_width = int(font.getlength(caption)) + 2 * _MARGIN
-    bar = _CAPTION_SIZE + 2 * _MARGIN
-    canvas = Image.new("RGB", (max(image.width, text_width), image.height + bar), "white")
-    canvas.paste(Image.fromarray(mixed.clip(0, 255).astype(np.uint8)), (0, 0))
-    ImageDraw.Draw(canvas).text((_MARGIN, image.height + _MARGIN - 2), caption, "black", font)
-    return canvas

@@ -41,9 +41,11 @@ def fashionbatch_backbones() -> Iterator[BackboneSpec]:
                 ),
                 blocks=family.blocks,
                 cam_layer=family.cam_layer,
+                cam_layout=family.cam_layout,
                 head=family.head,
                 weights={"imagenet": f"{_TORCHVISION}:imagenet.{network.name}"},
                 parameters=network.parameters,
+                shown_layers=network.shown_layers,
             )
     yield BackboneSpec(
         name="small-resnet",
@@ -150,11 +152,32 @@ def fashionbatch_loggers() -> Iterator[LoggerSpec]:
 
 @hookimpl
 def fashionbatch_visualizers() -> Iterator[VisualizerSpec]:
-    """Grad-CAM."""
+    """What the layers see, and where the network looked."""
+    yield VisualizerSpec(
+        name="activations",
+        factory="fashionbatch.builtin.activations:Activations",
+        summary="the input as the network sees it, and channel maps of its layers",
+    )
     yield VisualizerSpec(
         name="grad-cam",
         factory="fashionbatch.builtin.grad_cam:GradCam",
         summary="where the network looked for its class (Selvaraju et al. 2017)",
+    )
+    yield VisualizerSpec(
+        name="occlusion",
+        factory="fashionbatch.builtin.occlusion:Occlusion",
+        summary="what the class needs: its probability with parts hidden (Zeiler & Fergus 2014)",
+    )
+    yield VisualizerSpec(
+        name="class-maximization",
+        factory="fashionbatch.builtin.dreaming:ClassMaximization",
+        summary="what the network takes for a class, from noise or an image (Simonyan et al. 2014)",
+        needs_images=False,
+    )
+    yield VisualizerSpec(
+        name="deep-dream",
+        factory="fashionbatch.builtin.dreaming:DeepDream",
+        summary="more of what a layer finds in an image (Mordvintsev et al. 2015)",
     )
 
 

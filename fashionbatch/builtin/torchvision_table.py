@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fashionbatch.specs import IMAGENET_MEAN, IMAGENET_STD, HeadSpec, Interpolation
+from fashionbatch.specs import IMAGENET_MEAN, IMAGENET_STD, HeadSpec, Interpolation, MapLayout
 
 #: the paper's head for ResNet-50 (``fc-1``), and its head for VGG-16 on spatial features
 PAPER_RESNET = HeadSpec(hidden=(1024,))
 PAPER_VGG = HeadSpec(hidden=(256,), dropout=0.5)
 LINEAR = HeadSpec()
+#: the paper's figure 9, VGG-16: #1 max-pool, #3 and #5 convolution (behind their ReLU, as Keras
+#: counts it in), #5 max-pool
+PAPER_LAYERS = ("features.4", "features.6", "features.11", "features.30")
 #: mean and std of networks trained on -1..1
 HALF = (0.5, 0.5, 0.5)
 
@@ -29,6 +32,7 @@ class Network(NamedTuple):
     parameters: float
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    shown_layers: tuple[str, ...] = ()
 
 
 class Family(NamedTuple):
@@ -38,6 +42,7 @@ class Family(NamedTuple):
     cam_layer: str
     head: HeadSpec
     networks: tuple[Network, ...]
+    cam_layout: MapLayout = "NCHW"
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -68,7 +73,7 @@ FAMILIES: tuple[Family, ...] = (
             Network("vgg11_bn", 224, 256, "bilinear", 132.9),
             Network("vgg13", 224, 256, "bilinear", 133.0),
             Network("vgg13_bn", 224, 256, "bilinear", 133.1),
-            Network("vgg16", 224, 256, "bilinear", 138.4),
+            Network("vgg16", 224, 256, "bilinear", 138.4, shown_layers=PAPER_LAYERS),
             Network("vgg16_bn", 224, 256, "bilinear", 138.4),
             Network("vgg19", 224, 256, "bilinear", 143.7),
             Network("vgg19_bn", 224, 256, "bilinear", 143.7),
@@ -170,7 +175,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         blocks=("stem", "blocks.*"),
-        cam_layer="blocks",
+        cam_layer="blocks.3",
         head=LINEAR,
         networks=(Network("maxvit_t", 224, 224, "bicubic", 30.9),),
     ),
@@ -186,17 +191,35 @@ FAMILIES: tuple[Family, ...] = (
             Network("swin_v2_s", 256, 260, "bicubic", 49.7),
             Network("swin_v2_t", 256, 260, "bicubic", 28.4),
         ),
+        cam_layout="NHWC",
     ),
+    # behind a ViT's last attention the answer depends on the class token alone: no gradient
+    # reaches the map there, so it is taken in front of it
     Family(
         blocks=("encoder.layers.*",),
-        cam_layer="encoder.layers",
+        cam_layer="encoder.layers.encoder_layer_11.ln_1",
         head=LINEAR,
         networks=(
             Network("vit_b_16", 224, 256, "bilinear", 86.6),
             Network("vit_b_32", 224, 256, "bilinear", 88.2),
-            Network("vit_h_14", 518, 518, "bicubic", 633.5),
+        ),
+        cam_layout="tokens",
+    ),
+    Family(
+        blocks=("encoder.layers.*",),
+        cam_layer="encoder.layers.encoder_layer_23.ln_1",
+        head=LINEAR,
+        networks=(
             Network("vit_l_16", 224, 242, "bilinear", 304.3),
             Network("vit_l_32", 224, 256, "bilinear", 306.5),
         ),
+        cam_layout="tokens",
+    ),
+    Family(
+        blocks=("encoder.layers.*",),
+        cam_layer="encoder.layers.encoder_layer_31.ln_1",
+        head=LINEAR,
+        networks=(Network("vit_h_14", 518, 518, "bicubic", 633.5),),
+        cam_layout="tokens",
     ),
 )

@@ -17,26 +17,34 @@ class _Teller(Teller):
     def on_start(self, values: dict[str, Any]) -> None:
         say(f"Explaining {values['model']}")
 
+    def on_picture(self, values: dict[str, Any]) -> None:
+        """What the picture shows."""
+        if values["about"]:
+            told = "; ".join(f"{key}: {text}" for key, text in values["about"].items())
+            say(f"{values['name']}: {told}")
+
 
 def explain(
     visualizer: Annotated[
         str, typer.Argument(metavar="VISUALIZER", help="NAME[:k=v,...], such as grad-cam.")
     ],
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGES...", help="Images, folders, data sets.")
-    ],
+        list[Path] | None,
+        typer.Argument(metavar="[IMAGES...]", help="Images, folders, data sets; some need none."),
+    ] = None,
     json: Json = False,
     options: Any = None,
 ) -> None:
     """Draw why a model answers as it does."""
     warn_of_broken_plugins()
     with _Teller("explain") as tell:
-        result = api.explain(visualizer, images, tell=tell, **options)
+        result = api.explain(visualizer, images or (), tell=tell, **options)
     for failure in result["failed"]:
         warn(f"{failure['name']}: {failure['reason']}")
     if json:
         show_json({**result, "failed": len(result["failed"])})
-    say(f"{result['pictures']} pictures in {result['output']}")
+    count = result["pictures"]
+    say(f"{count} {'picture' if count == 1 else 'pictures'} in {result['output']}")
     if result["failed"]:
         raise typer.Exit(3)
 

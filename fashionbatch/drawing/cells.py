@@ -24,6 +24,11 @@ def cell(data: bytes | str, side: int) -> Image.Image | str:
         image = decode(data)
     except ImageError as error:
         return str(error)
+    return on_mat(image, side)
+
+
+def on_mat(image: Image.Image, side: int) -> Image.Image:
+    """The whole image in the middle of a square of ``side`` pixels."""
     scale = side / max(image.size)
     width, height = (max(1, round(length * scale)) for length in image.size)
     small = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)

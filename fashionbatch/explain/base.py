@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fashionbatch.models.build import Classifier
+from fashionbatch.errors import UnknownNameError
+from fashionbatch.models.build import Classifier, Outputs
 from fashionbatch.pipeline.transforms import fit
-from fashionbatch.specs import Preprocessing
+from fashionbatch.specs import MapLayout, Preprocessing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photo:
+    """An image to explain.
+
+    Attributes:
+        image: RGB, upright, of any size.
+        name: what its catalogue calls it.
+        label: its class as far as its data set, or else its folder's name, says; not necessarily
+            one of the model's.
+    """
+
+    image: Image.Image
+    name: str
+    label: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +39,25 @@ class Picture:
     Attributes:
         name: of the file, without folder or extension; made safe when it is saved.
         image: of any mode that PNG has.
+        about: what it shows, in words for people, such as ``{"Class": "dress"}``; told with the
+            picture, and kept in its file. A keyword has 1 to 79 characters of Latin-1.
+
+    Raises:
+        ValueError: a keyword is none.
+
+    Example:
+        >>> Picture(name="1.jpg", image=heat, about={"Class": "dress"})  # doctest: +SKIP
     """
 
     name: str
     image: Image.Image
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key in self.about:
+            latin = key.isprintable() and all(ord(c) < 256 for c in key)
+            if not latin or not 0 < len(key) < 80 or key != key.strip():
+                raise ValueError(f"Picture.about: {key!r} is not 1 to 79 characters of Latin-1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +71,9 @@ class Explained:
         preprocessing: fits images to the input.
         cam_layer: the module with the last spatial map.
         device: of the model.
+        sha256: of the file of its weights.
+        cam_layout: of that module's output; ``None`` where only its shape says it.
+        shown_layers: names of modules of the backbone that stand for all of it.
     """
 
     model: Classifier
@@ -47,6 +82,39 @@ class Explained:
     cam_layer: nn.Module
     device: torch.device
     attributes: tuple[str, ...] = ()
+    sha256: str = ""
+    cam_layout: MapLayout | None = None
+    shown_layers: tuple[str, ...] = ()
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Classes, then attributes: the names of all logits."""
+        return self.classes + self.attributes
+
+    def number(self, target: str) -> int:
+        """The place of a class or attribute among all logits.
+
+        Raises:
+            UnknownNameError: the model has none of that name.
+        """
+        if target not in self.answers:
+            raise UnknownNameError("class or attribute of the model", target, self.answers)
+        return self.answers.index(target)
+
+    def choose(self, outputs: Outputs, target: str | None) -> Tensor:
+        """What is explained of each image: the target, or else the model's answer.
+
+        Returns:
+            int64 ``[N]``, places among all logits. The answer is the most probable class, or, of
+            a model that learnt attributes only, the most probable attribute.
+
+        Raises:
+            UnknownNameError: the model has no such target.
+        """
+        logits = all_logits(outputs)
+        if target is not None:
+            return torch.full((len(logits),), self.number(target), device=logits.device)
+        return logits[:, : len(self.classes) or None].argmax(dim=1)
 
     def inputs(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB images → uint8 ``[N, 3, size, size]`` on the device, as the model takes them."""
@@ -54,25 +122,37 @@ class Explained:
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device)
 
 
+def all_logits(outputs: Outputs) -> Tensor:
+    """Those of classes, then of attributes: float ``[N, classes + attributes]``."""
+    return torch.cat([outputs.logits, outputs.attributes], dim=1)
+
+
+def probabilities(outputs: Outputs) -> Tensor:
+    """Of classes (they add up to 1), then of attributes, each on its own; as :func:`all_logits`."""
+    return torch.cat([outputs.logits.softmax(dim=1), outputs.attributes.sigmoid()], dim=1)
+
+
 class Visualizer:
-    """Base class; a subclass overrides :meth:`draw`.
+    """Base class; a subclass overrides :meth:`draw`, and :meth:`finish` if it has to.
 
     Example::
 
         class Negative(fashionbatch.Visualizer):
-            def draw(self, explained, images, names):
-                for image, name in zip(images, names):
-                    yield fashionbatch.Picture(name=name, image=PIL.ImageOps.invert(image))
+            def draw(self, explained, photos):
+                for photo in photos:
+                    negative = PIL.ImageOps.invert(photo.image)
+                    yield fashionbatch.Picture(name=photo.name, image=negative)
     """
 
-    def draw(
-        self, explained: Explained, images: Sequence[Image.Image], names: Sequence[str]
-    ) -> Iterable[Picture]:
-        """Draws.
+    def draw(self, explained: Explained, photos: Sequence[Photo]) -> Iterable[Picture]:
+        """Draws some of the images; called several times where there are many.
 
         Args:
             explained: the model.
-            images: RGB, upright, of any size.
-            names: of the images.
+            photos: the images.
         """
         raise NotImplementedError  # the one method a subclass must write
+
+    def finish(self) -> Iterable[Picture]:
+        """Draws what is of all images together; called once, behind the last of them."""
+        return ()

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from fashionbatch import api
-from fashionbatch.builtin import grad_cam
 from fashionbatch.builtin.grad_cam import GradCam
 from fashionbatch.errors import SourceError, UnknownNameError, UsageError
+from fashionbatch.explain import heat, sheet
 from fashionbatch.explain import run as explaining
 from fashionbatch.models.build import Classifier, Head
 from fashionbatch.specs import HeadSpec
@@ -112,10 +112,10 @@ def test_letterbox_is_undone(run):
     assert explained.preprocessing.crop_mode == "border"
     cam = np.zeros((28, 28), np.float32)
     cam[7:21, :14] = 1  # a 280 x 140 image covers rows 7 to 20 of the input
-    heat = grad_cam._onto_original(cam, (280, 140), explained)
-    assert heat.shape == (140, 280)
-    assert heat[10:130, 5:130].min() > 0.99
-    assert heat[:, 150:].max() < 0.01
+    over = heat.onto_original(cam, (280, 140), explained.preprocessing)
+    assert over.shape == (140, 280)
+    assert over[10:130, 5:130].min() > 0.99
+    assert over[:, 150:].max() < 0.01
 
 
 def test_unknown_class(run, tmp_path):
@@ -176,3 +176,88 @@ def test_damaged_item_of_a_data_set(run, tmp_path):
     )
     assert [f["name"] for f in result["failed"]] == ["0.png"]
     assert result["pictures"] == 2
+
+
+@pytest.fixture
+def cases(run, tmp_path):
+    """A folder for each of two classes and one that the model does not know; answers by name."""
+    explained = explaining._load(run, "cpu")
+    answers = {}
+    for place, label in enumerate([*explained.classes[:2], "unheard of"]):
+        (tmp_path / "c" / label).mkdir(parents=True)
+        for i in range(3):
+            photo(28, 28, 10 * place + i).save(tmp_path / "c" / label / f"{i}.png")
+            [number] = (
+                explained.model(explained.inputs([photo(28, 28, 10 * place + i)]))
+                .logits.argmax(1)
+                .tolist()
+            )
+            answers[f"{label}/{i}.png"] = explained.classes[number]
+    return tmp_path / "c", answers
+
+
+def test_sheet(run, tmp_path, cases, monkeypatch):
+    """One sheet of all images: wrong, right, and of no known class; its frames tell them apart."""
+    folder, answers = cases
+    monkeypatch.setattr(explaining, "_TOGETHER", 2)  # images come in several groups
+    drawn = []
+    draw = sheet.draw
+
+    def watched(cases, title, about):
+        drawn.extend(cases)
+        return draw(cases, title, about)
+
+    monkeypatch.setattr(sheet, "draw", watched)
+    result = api.explain("grad-cam:sheet=true", [folder], model=run, output=tmp_path / "o")
+    assert result["pictures"] == 1
+    right = {
+        name: answer == name.split("/")[0]
+        for name, answer in answers.items()
+        if not name.startswith("unheard")
+    }
+    assert {case.name: case.right for case in drawn if case.right is not None} == right
+    assert {case.name for case in drawn} == set(answers)
+    assert all(case.answer.startswith(answers[case.name]) for case in drawn)
+    assert result["about"]["grad-cam.png"] == {
+        "Right": f"{sum(right.values())} of 6",
+    }  # fmt: skip
+    with Image.open(tmp_path / "o" / "grad-cam.png") as image:
+        page = np.asarray(image)
+    red, green = (192, 57, 43), (30, 123, 52)
+    for colour, count in ((red, 6 - sum(right.values())), (green, sum(right.values()))):
+        edges = (page == colour).all(axis=2).sum()
+        frame = 4 * 4 * (sheet.CELL + 4)
+        assert (edges >= frame * count) and (edges < frame * count + frame)
+    # one image by its own path: its folder's name is its class
+    [name] = [n for n in answers if n.endswith("1.png") and not n.startswith("unheard")][:1]
+    alone = api.explain("grad-cam:sheet=true", [folder / name], model=run, output=tmp_path / "p")
+    assert alone["about"]["grad-cam.png"]["Right"] == f"{int(right[name])} of 1"
+
+
+def test_several_sheets(run, tmp_path, cases, monkeypatch):
+    """What does not fit on a sheet goes onto the next; with a target nothing is judged."""
+    folder, _ = cases
+    monkeypatch.setattr(sheet, "MOST", 4)
+    known = explaining._load(run, "cpu").classes[3]
+    result = api.explain(
+        f"grad-cam:sheet=true,target={known}", [folder], model=run, output=tmp_path / "o"
+    )
+    assert sorted(result["about"]) == ["grad-cam-2.png", "grad-cam-3.png", "grad-cam.png"]
+    assert all("Right" not in about for about in result["about"].values())
+
+
+def test_wrong_answer_is_captioned(run, tmp_path, cases, monkeypatch):
+    """A picture says what the image is labelled where the answer is another; of data sets too."""
+    folder, answers = cases
+    captions = []
+    monkeypatch.setattr(heat, "captioned", lambda image, caption: captions.append(caption) or image)
+    api.shard(folder, output=tmp_path / "d")
+    for path in (folder, tmp_path / "d"):
+        captions.clear()
+        result = api.explain("grad-cam", [path], model=run, output=tmp_path / "o" / path.name)
+        wrong = [n for n, a in answers.items() if not n.startswith(("unheard", f"{a}/"))]
+        assert wrong
+        labels = sorted(c.partition("  (labelled ")[2] for c in captions if "labelled" in c)
+        assert labels == sorted(n.split("/")[0] + ")" for n in wrong)
+        told = {about["Class"] for about in result["about"].values()}
+        assert told == set(answers.values())

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from fashionbatch.builtin.torchvision_table import FAMILIES, Family, Network
+from fashionbatch.explain.maps import channel_maps
 from fashionbatch.models import freeze
 from fashionbatch.models.build import build, find_backbone
 from fashionbatch.models.features import FeatureTap
@@ -75,13 +76,14 @@ def test_small_networks_build(name: str, features: int) -> None:
 
 
 def test_blocks_and_cam_layer_of_every_family_exist() -> None:
-    """The smallest network of each family, without memory: patterns match, the layer is there."""
+    """The smallest network of each family, without memory: patterns match, the layer has a map."""
     for family in FAMILIES:
         network: Network = min(family.networks, key=lambda n: n.parameters)
-        _check_names(network.name, family)
+        _check_names(network, family)
 
 
-def _check_names(name: str, family: Family) -> None:
+def _check_names(network: Network, family: Family) -> None:
+    name = network.name
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     net: nn.Module
     if name.startswith("regnet"):  # it computes its widths with tensors
@@ -89,7 +91,19 @@ def _check_names(name: str, family: Family) -> None:
     else:
         with torch.device("meta"):
             net = torchvision.models.get_model(name, weights=None, **options)
-    assert family.cam_layer in dict(net.named_modules()), name
+    kept: list[Tensor] = []
+    net.get_submodule(family.cam_layer).register_forward_hook(
+        lambda module, inputs, output: kept.append(output)
+    )
+    device = next(net.parameters()).device
+    with torch.inference_mode():
+        # torchvision builds vit_h_14 for 224 pixels, though its weights are of 518
+        side = 224 if name == "vit_h_14" else network.size
+        net.eval()(torch.zeros(2, 3, side, side, device=device))
+    [output] = kept
+    maps = channel_maps(output, family.cam_layout)
+    assert maps is not None, name
+    assert maps.shape[0] == 2 and maps.shape[1] > maps.shape[2] == maps.shape[3] > 1, name
     assert len(freeze.block_names(net, family.blocks)) >= 3, name
 
 

@@ -1,0 +1,139 @@
+"""Occlusion: how much less probable the class gets where a grey square hides the image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from fashionbatch.errors import UsageError
+from fashionbatch.explain import heat
+from fashionbatch.explain.base import Explained, Photo, Picture, Visualizer, probabilities
+from fashionbatch.pipeline.transforms import placed
+from fashionbatch.specs import Preprocessing
+
+#: hidden views that are run at once
+_BATCH = 32
+#: of the input's side, without an option: 32 of 224 pixels
+_SHARE = 7
+
+
+class Occlusion(Visualizer):
+    """A grey square slides over the network's input (Zeiler & Fergus 2014, section 4.2).
+
+    The heat of a pixel is the mean, over the squares that hide it, of how much the probability
+    falls; where it rises, there is no heat. It is scaled so that the largest of an image is 1; the
+    caption says how low the probability got. Squares that lie on the letterbox alone are
+    left out.
+
+    Args:
+        patch: side of the square, in pixels of the input; by default a seventh of the input's.
+        stride: from one square to the next; by default half a square.
+        target: name of a class or attribute; by default the predicted class, or, of a model that
+            learnt attributes only, the most probable one.
+        intensity: of the heat over the image.
+    """
+
+    def __init__(
+        self,
+        patch: int | None = None,
+        stride: int | None = None,
+        target: str | None = None,
+        intensity: float = 0.4,
+    ) -> None:
+        if patch is not None and patch < 1:
+            raise ValueError(f"patch is at least 1 pixel, not {patch}")
+        if stride is not None and stride < 1:
+            raise ValueError(f"stride is at least 1 pixel, not {stride}")
+        if not 0 <= intensity <= 1:
+            raise ValueError(f"intensity is from 0 to 1, not {intensity}")
+        self.patch = patch
+        self.stride = stride
+        self.target = target
+        self.intensity = intensity
+
+    def draw(self, explained: Explained, photos: Sequence[Photo]) -> Iterator[Picture]:
+        """See :class:`fashionbatch.Visualizer`."""
+        for photo in photos:
+            falls, chosen, before, lowest = self.falls(explained, photo.image)
+            image = heat.readable(photo.image)
+            shown = (falls / max(falls.max(), 1e-12)).clip(0, 1).astype(np.float32)
+            over = heat.onto_original(shown, image.size, explained.preprocessing)
+            mixed = heat.overlay(image, over, self.intensity)
+            answer = explained.answers[chosen]
+            caption = f"{answer}  {before:.1%}, down to {min(before, lowest):.1%}"
+            yield Picture(
+                name=photo.name,
+                image=heat.captioned(mixed, caption),
+                about={
+                    "Class": answer,
+                    "Probability": f"{before:.4f}",
+                    "Lowest": f"{lowest:.4f}",
+                },
+            )
+
+    def falls(
+        self, explained: Explained, image: Image.Image
+    ) -> tuple[npt.NDArray[np.float32], int, float, float]:
+        """How much the probability falls.
+
+        Returns:
+            float32 ``[size, size]`` over the network's input, from -1 to 1, 0 where no square
+            was; what is explained (a class, or, counted on from the classes, an attribute); its
+            probability, and the lowest one under a square.
+
+        Raises:
+            UnknownNameError: the target is no class or attribute of the model.
+            UsageError: the squares leave gaps, or are larger than the input.
+        """
+        side = explained.preprocessing.size
+        patch = self.patch or max(1, side // _SHARE)
+        stride = self.stride or max(1, patch // 2)
+        if patch > side:
+            raise UsageError(f"occlusion:patch={patch}: the network's input has {side} pixels")
+        if stride > patch:
+            raise UsageError(
+                f"occlusion:stride={stride}: squares of {patch} pixels would leave gaps; "
+                f"use at most {patch}"
+            )
+        pixels = explained.inputs([image])
+        mean = torch.tensor(explained.preprocessing.mean, device=pixels.device)
+        grey = (mean * 255).round().to(torch.uint8)[:, None, None]
+        rows, columns = _starts(image.size, explained.preprocessing, patch, stride)
+        corners = [(row, column) for row in rows for column in columns]
+        with torch.inference_mode():
+            outputs = explained.model(pixels)
+            chosen = int(explained.choose(outputs, self.target)[0])
+            before = probabilities(outputs)[0, chosen].item()
+            found: list[float] = []
+            for first in range(0, len(corners), _BATCH):
+                some = corners[first : first + _BATCH]
+                hidden = pixels.repeat(len(some), 1, 1, 1)
+                for view, (row, column) in zip(hidden, some, strict=True):
+                    view[:, row : row + patch, column : column + patch] = grey
+                found += probabilities(explained.model(hidden))[:, chosen].tolist()
+        total, count = np.zeros((2, side, side))
+        for (row, column), after in zip(corners, found, strict=True):
+            total[row : row + patch, column : column + patch] += before - after
+            count[row : row + patch, column : column + patch] += 1
+        falls = (total / count.clip(1)).astype(np.float32)
+        return falls, chosen, before, min(found)
+
+
+def _starts(
+    size: tuple[int, int], preprocessing: Preprocessing, patch: int, stride: int
+) -> tuple[list[int], list[int]]:
+    """Rows and columns of the squares' corners: they hide all of the image that the input has."""
+    left, top, width, height = placed(size, preprocessing)
+
+    def along(begin: float, length: float) -> list[int]:
+        first = max(0, int(begin))
+        last = max(first, min(preprocessing.size, int(begin + length)) - patch)
+        # in an image thinner than the square, it must still lie on the input
+        starts = [*range(first, last, stride), last]
+        return [min(start, preprocessing.size - patch) for start in starts]
+
+    return along(top, height), along(left, width)
