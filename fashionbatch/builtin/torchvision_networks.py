@@ -10,6 +10,7 @@ import functools
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -32,7 +33,10 @@ class _ByName:
 
 
 def _network(name: str) -> nn.Module:
-    options = {}
+    options: dict[str, Any] = {}
+    if name == "vit_h_14":
+        # its weights are of 518 pixels, and have as many positions; torchvision's default is 224
+        options = {"image_size": 518}
     if name in ("googlenet", "inception_v3"):
         # their ImageNet weights expect Google's normalization, which transform_input makes of
         # everyone's; torchvision's own initialization of these two takes most of a minute

@@ -20,8 +20,6 @@ from fashionbatch.training.regularizer import Regularizer
 from fashionbatch.training.targets import Loss, Targets
 from fashionbatch.training.task import Task, TrainingBatch
 
-#: how the CPU's allocator, and libraries on a GPU, say that there is no memory left
-
 
 class NotFiniteError(TrainingError):
     """The loss of a batch is NaN or infinite.

@@ -7,6 +7,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from fashionbatch.builtin import torchvision_networks
 from fashionbatch.builtin.torchvision_table import FAMILIES, Family, Network
 from fashionbatch.explain.maps import channel_maps
 from fashionbatch.models import freeze
@@ -84,22 +85,19 @@ def test_blocks_and_cam_layer_of_every_family_exist() -> None:
 
 def _check_names(network: Network, family: Family) -> None:
     name = network.name
-    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     net: nn.Module
     if name.startswith("regnet"):  # it computes its widths with tensors
-        net = torchvision.models.get_model(name, weights=None)
+        net = torchvision_networks._network(name)
     else:
         with torch.device("meta"):
-            net = torchvision.models.get_model(name, weights=None, **options)
+            net = torchvision_networks._network(name)
     kept: list[Tensor] = []
     net.get_submodule(family.cam_layer).register_forward_hook(
         lambda module, inputs, output: kept.append(output)
     )
     device = next(net.parameters()).device
     with torch.inference_mode():
-        # torchvision builds vit_h_14 for 224 pixels, though its weights are of 518
-        side = 224 if name == "vit_h_14" else network.size
-        net.eval()(torch.zeros(2, 3, side, side, device=device))
+        net.eval()(torch.zeros(2, 3, network.size, network.size, device=device))
     [output] = kept
     maps = channel_maps(output, family.cam_layout)
     assert maps is not None, name

@@ -145,7 +145,7 @@ class _Probe:
             return value
 
         with torch.enable_grad():
-            optimizer.step(loss)  # type: ignore[no-untyped-call]
+            optimizer.step(loss)  # type: ignore[no-untyped-call]  # likewise
 
     def __call__(self, values: Floats) -> Floats:
         with torch.no_grad():

@@ -65,7 +65,10 @@ def audit(path: Path, config: AuditConfig, output: Path, tell: Tell) -> dict[str
             raise UsageError(f"{output} is a file: name a folder for tables and sheets with -o")
         few = len(rows) <= _MOST_PAIRS
         tell("start", {"items": len(rows) * (1 + few)})
-        advance = lambda count: tell("progress", {"items": count})  # noqa: E731
+
+        def advance(count: int) -> None:
+            tell("progress", {"items": count})
+
         probability = probe.cross_validated(
             features, rows, mine, len(predictions.classes),
             folds=config.folds, seed=config.seed, advance=advance,
