@@ -74,7 +74,9 @@ class Head(nn.Module):
             values = torch.relu(layer(values))
             outputs.append(values)
         last = self.dense[-1](self.dropout(values))
-        logits, attributes = last[:, : self.classes], last[:, self.classes :]
+        # a slice of all columns is not free: its gradient is a copy
+        logits = last if self.classes == self.outputs else last[:, : self.classes]
+        attributes = last[:, self.classes :]
         return Outputs(logits, attributes, bottleneck, (*outputs, last))
 
 

@@ -174,7 +174,7 @@ class Loop:
                     raise self._not_finite(batch, error.loss) from error
                 stop, due = bool(flags[0]), bool(flags[1])
                 targets = batch.targets
-                progress.metrics.update(outputs, targets, torch.tensor(loss), len(targets))
+                progress.metrics.update(outputs, targets, loss, len(targets))
                 self._log(steps, rate, loss)
             progress.step += 1
             stop = stop or (setup.group.world == 1 and bool(asked))

@@ -23,6 +23,9 @@ from fashionbatch.training.sums import (
 )
 from fashionbatch.training.targets import Targets
 
+#: values that wait to be counted together: counting is many small operations, whatever the batch
+_WAITING = 1 << 18
+
 
 class ClassFigures(NamedTuple):
     """How well a class is told from the others, by the most probable class alone.
@@ -77,22 +80,23 @@ class Metrics:
                 self._parts["precision"] = AttributePrecision(len(attributes))
         for part in self._parts.values():
             part.to(device)
+        self._waiting: list[tuple[Tensor, Tensor, Targets]] = []
+        self._values = 0
 
-    def update(self, outputs: Outputs, targets: Targets, loss: Tensor, weight: float) -> None:
+    def update(self, outputs: Outputs, targets: Targets, loss: float, weight: float) -> None:
         """Adds a batch.
 
         Args:
-            outputs: of the model.
-            targets: as the data set has them, categories as numbers.
-            loss: scalar, the mean over the batch.
+            outputs: of the model, without gradients; they must not be changed afterwards.
+            targets: as the data set has them, categories as numbers; neither must these.
+            loss: the mean over the batch.
             weight: what it is a mean of: of items, or of their weights.
         """
         self._parts["loss"].update(loss, weight, len(targets))
-        for name, part in self._parts.items():
-            if name == "category":
-                part.update(outputs.logits, targets.category)
-            elif name != "loss":
-                part.update(outputs.attributes, targets.attributes, targets.known)
+        self._waiting.append((outputs.logits, outputs.attributes, targets))
+        self._values += outputs.logits.numel() + outputs.attributes.numel()
+        if self._values >= _WAITING:
+            self._count()
 
     @property
     def items(self) -> int:
@@ -153,6 +157,7 @@ class Metrics:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that was added by this process, for a checkpoint; copies."""
+        self._count()
         return {
             f"{part}.{name}": state.detach().clone()
             for part, metric in self._parts.items()
@@ -161,12 +166,27 @@ class Metrics:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Goes on from :meth:`state_dict`'s values; what was added here before is forgotten."""
+        self._waiting, self._values = [], 0
         for part, metric in self._parts.items():
             metric.reset()
             for name, own in metric.states().items():
                 own.copy_(state[f"{part}.{name}"])
 
+    def _count(self) -> None:
+        """Adds the batches that wait."""
+        if not self._waiting:
+            return
+        logits, attributes, targets = zip(*self._waiting, strict=True)
+        self._waiting, self._values = [], 0
+        for name, part in self._parts.items():
+            if name == "category":
+                part.update(torch.cat(logits), torch.cat([t.category for t in targets]))
+            elif name != "loss":
+                values = torch.cat([t.attributes for t in targets])
+                part.update(torch.cat(attributes), values, torch.cat([t.known for t in targets]))
+
     def _summed(self, part: str) -> tuple[Tensor, ...]:
+        self._count()
         with warnings.catch_warnings():
             # fine here: a process may have got no items, or go on from a checkpoint
             warnings.filterwarnings("ignore", "The ``compute`` method of metric")

@@ -39,13 +39,14 @@ class MeanLoss(Sums):
     items: Tensor
 
     def __init__(self) -> None:
-        super().__init__(total=torch.zeros(()), weight=torch.zeros(()), items=_counts())
+        zero = torch.zeros((), dtype=torch.float64)
+        super().__init__(total=zero, weight=zero.clone(), items=_counts())
 
-    def update(self, loss: Tensor, weight: float, items: int) -> None:
-        """Adds a batch of so many items, whose scalar loss has the weight."""
-        self.total += loss * weight
-        self.weight += weight
-        self.items += items
+    def update(self, loss: float, weight: float, items: int) -> None:
+        """Adds a batch of so many items, whose loss has the weight."""
+        self.total.add_(loss * weight)
+        self.weight.add_(weight)
+        self.items.add_(items)
 
     def compute(self) -> tuple[Tensor, Tensor]:
         """The mean, NaN if a loss was not finite; and how many items there were."""

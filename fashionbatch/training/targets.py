@@ -86,7 +86,7 @@ class Loss:
 
     def norms(self, targets: Targets) -> Tensor:
         """float32 ``[2]``: what the sums over these items are to be divided by."""
-        category = attributes = torch.zeros((), dtype=torch.float32)
+        category = attributes = torch.zeros(())
         if targets.category is not None:
             if targets.category.is_floating_point():
                 weights = targets.category
@@ -94,15 +94,15 @@ class Loss:
                     weights = weights * self.class_weights
                 category = weights.sum()
             else:
-                known = targets.category[targets.category >= 0]
+                known = targets.category >= 0
                 category = (
-                    torch.tensor(float(len(known)))
+                    known.sum()
                     if self.class_weights is None
-                    else self.class_weights[known].sum()
+                    else self.class_weights[targets.category[known]].sum()
                 )
         if targets.known is not None:
             attributes = targets.known.sum()
-        return torch.stack([category.float().cpu(), attributes.float().cpu()])
+        return torch.stack([category.float(), attributes.float().to(category.device)]).cpu()
 
     def parts(self, outputs: Outputs, targets: Targets) -> Tensor:
         """float32 ``[2]``: the sums of the category's and the attributes' losses of these items."""
@@ -138,5 +138,5 @@ class Loss:
             norms: of all items that make one step.
         """
         # where nothing is known, there is nothing to divide
-        scale = torch.where(norms > 0, 1 / norms.clamp(min=1e-12), 0.0)
-        return (self.parts(outputs, targets) * scale.to(outputs.logits.device)).sum()
+        scale = torch.tensor([1 / n if n > 0 else 0.0 for n in norms.tolist()])
+        return self.parts(outputs, targets) @ scale.to(outputs.logits.device)

@@ -59,7 +59,7 @@ class Validation:
                     norms = loss.norms(targets)
                     parts = loss.parts(outputs, targets)
                     sums += torch.cat([parts.double().cpu(), norms.double()])
-                    metrics.update(outputs, targets, parts.new_zeros(()), len(targets))
+                    metrics.update(outputs, targets, 0.0, len(targets))
         sums = setup.group.summed(sums)
         return metrics, float((sums[:2] / sums[2:].clamp(min=1e-12)).sum())
 
@@ -73,15 +73,19 @@ class Validation:
         other: dict[str, Tensor] = {}
         for regularizer in self.setup.regularizers:
             other |= regularizer.evaluated(model) or {}
-        state = model.state_dict()
-        own = {name: state[name].detach().clone() for name in other}
-        model.load_state_dict(other, strict=False)
-        for buffer in model.buffers():  # each process has running statistics of its own images
-            self.setup.group.share(buffer)
+        own: dict[str, Tensor] = {}
+        if other:
+            state = model.state_dict()
+            own = {name: state[name].detach().clone() for name in other}
+            model.load_state_dict(other, strict=False)
+        if self.setup.group.world > 1:
+            for buffer in model.buffers():  # each process has running statistics of its own images
+                self.setup.group.share(buffer)
         try:
             yield
         finally:
-            model.load_state_dict(own, strict=False)
+            if own:
+                model.load_state_dict(own, strict=False)
 
     def _stepper(self) -> Stepper:
         setup = self.setup

@@ -7,8 +7,9 @@
 FOLDER is a data set made by ``fashionbatch shard``. Three comparisons, each of them side by side in
 one run, medians over the repeats:
 
-- the head on frozen features, computing them included, beside one predict pass over the same
-  images, each with the engine that it finds to be the quickest;
+- all 30 epochs of the head on frozen features (``--recipe fast`` without early stopping), computing
+  them included, beside one predict pass over the same images, each with the engine that it finds to
+  be the quickest;
 - ``--unfreeze blocks:N`` with ``--prefix-cache`` beside the loop without it, over all epochs,
   computing the cache included; and an epoch of each once the cache is there;
 - a step of the loop end to end, reading, decoding and augmenting included, beside the same step on
@@ -133,7 +134,9 @@ def main() -> None:
                 shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
             if given.only in (None, "head"):
                 began = time.perf_counter()
-                head = train("head", mode="bottleneck", epochs=30, engine=given.engine)
+                # all of its epochs, whenever the best one was
+                fast = {"recipe": "fast", "set": ["patience="]}
+                head = train("head", engine=given.engine, **fast)
                 times.setdefault("head", []).append(time.perf_counter() - began)
                 times.setdefault("predict", []).append(timed(lambda run=head["run"]: predict(run)))
             if given.only in (None, "prefix"):

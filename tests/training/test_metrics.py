@@ -65,7 +65,8 @@ def measured(outputs, targets, sizes, **options):
 
 def add(metrics, outputs, targets):
     loss = Loss()
-    metrics.update(outputs, targets, loss(outputs, targets, loss.norms(targets)), len(targets))
+    mean = float(loss(outputs, targets, loss.norms(targets)))
+    metrics.update(outputs, targets, mean, len(targets))
 
 
 def of_category(logits, category, classes=CLASSES):
@@ -226,7 +227,7 @@ def test_a_loss_that_is_not_finite_shows(bad):
     outputs, targets = examples(10)
     metrics = Metrics(("category",), CLASSES, (), CPU)
     for loss in (1.0, bad, 1.0):
-        metrics.update(outputs, targets, torch.tensor(loss), 10)
+        metrics.update(outputs, targets, loss, 10)
     values = metrics.compute()
     assert math.isnan(values["loss"])
     assert values["top5"] > 0

@@ -96,7 +96,7 @@ class Activations:
         # resumed run must equal an uninterrupted one
         if self.held:
             chosen = torch.from_numpy(places)
-            return tuple(values[chosen].float() for values in self._values)
+            return tuple(values.index_select(0, chosen).float() for values in self._values)
         batch = tuple(torch.empty(len(places), *c.shape) for c in self._crossing)
         numbers = np.searchsorted(self._starts, places, side="right") - 1
         for number in np.unique(numbers).tolist():
