@@ -40,6 +40,11 @@ _PUBLIC = {
     "Targets": "fashionbatch.training.targets",
     "Visualizer": "fashionbatch.explain.base",
     "Picture": "fashionbatch.explain.base",
+    "Answer": "fashionbatch.explain.base",
+    "Explained": "fashionbatch.explain.base",
+    "Photo": "fashionbatch.explain.base",
+    "Heat": "fashionbatch.explain.heated",
+    "HeatVisualizer": "fashionbatch.explain.heated",
     "audit": "fashionbatch.api",
     "evaluate": "fashionbatch.api",
     "explain": "fashionbatch.api",
@@ -56,17 +61,22 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Answer",
     "Attribute",
     "BackboneSpec",
     "Engine",
     "EngineJob",
     "EngineSpec",
+    "Explained",
     "Failure",
     "HeadSpec",
+    "Heat",
+    "HeatVisualizer",
     "Item",
     "Logger",
     "LoggerSpec",
     "OptimizerSpec",
+    "Photo",
     "Picture",
     "Preprocessing",
     "Regularizer",
@@ -109,7 +119,8 @@ if TYPE_CHECKING:
         train,
         verify,
     )
-    from fashionbatch.explain.base import Picture, Visualizer
+    from fashionbatch.explain.base import Answer, Explained, Photo, Picture, Visualizer
+    from fashionbatch.explain.heated import Heat, HeatVisualizer
     from fashionbatch.hookspecs import hookimpl
     from fashionbatch.models.engine import Engine, EngineJob
     from fashionbatch.shards.read import open_shards
