@@ -14,6 +14,7 @@ from fashionbatch.config.results import (
     EvaluateConfig,
     ExportConfig,
     MergeConfig,
+    ReportConfig,
     SearchConfig,
 )
 from fashionbatch.config.shard import DEFAULT_SPLIT, ShardConfig
@@ -28,6 +29,7 @@ __all__ = [
     "InspectConfig",
     "MergeConfig",
     "PredictConfig",
+    "ReportConfig",
     "SearchConfig",
     "ShardConfig",
     "TrainConfig",
