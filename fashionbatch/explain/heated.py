@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from fashionbatch.explain import heat as drawing
 from fashionbatch.explain import sheet
 from fashionbatch.explain.base import Answer, Explained, Photo, Picture, Visualizer
 from fashionbatch.explain.sheet import Case
+
+_T = TypeVar("_T")
 
 _NOTHING = 1e-12
 
@@ -121,15 +123,20 @@ class HeatVisualizer(Visualizer):
             UsageError: it cannot work with this model.
             PluginError: :meth:`heat` gives no maps, or the backbone's ``cam_layer`` does not.
         """
-        heat = self._heat(explained, images)
-        found = heat.answer
-        return self._scaled(heat, explained), found.chosen.tolist(), found.probability.tolist()
+        side = explained.preprocessing.size
+        maps = [np.empty((0, side, side), np.float32)]
+        chosen: list[int] = []
+        probability: list[float] = []
+        for some in self._groups(images):
+            heat = self._heat(explained, some)
+            maps.append(self._scaled(heat, explained))
+            chosen += heat.answer.chosen.tolist()
+            probability += heat.answer.probability.tolist()
+        return np.concatenate(maps), chosen, probability
 
     def draw(self, explained: Explained, photos: Sequence[Photo]) -> Iterator[Picture]:
         """See :class:`fashionbatch.Visualizer`."""
-        step = self.together or max(1, len(photos))
-        for first in range(0, len(photos), step):
-            some = photos[first : first + step]
+        for some in self._groups(photos):
             heat = self._heat(explained, [photo.image for photo in some])
             maps = self._scaled(heat, explained)
             chosen, probability = heat.answer.chosen.tolist(), heat.answer.probability.tolist()
@@ -159,6 +166,11 @@ class HeatVisualizer(Visualizer):
         """See :class:`fashionbatch.Visualizer`."""
         if self._cases:
             yield self._sheet()
+
+    def _groups(self, items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+        step = self.together or max(1, len(items))
+        for first in range(0, len(items), step):
+            yield items[first : first + step]
 
     def _heat(self, explained: Explained, images: Sequence[Image.Image]) -> Heat:
         try:
