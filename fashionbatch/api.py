@@ -6,6 +6,7 @@ arguments. Heavy packages are imported when a job starts.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -181,11 +182,16 @@ def train(
     with joined(config.device) as group:
         tell = tell if group.leads else _silent
         folder = group.told(lambda: folders.run_folder(config, data))
+        if config.resume and not group.told(lambda: folders.is_saved(folder)):
+            tell("warn", {"text": f"{folder} had saved nothing yet: the training begins anew"})
+            config = dataclasses.replace(config, resume=False, exist_ok=True)
         if config.resume and config.freeze_epochs is None:
             config = folders.as_begun(config, folder)
         job = jobs.prepare(config, data, group=group, fetch=not dry_run)
         about = {"run": str(folder), "config": job.config.to_json(), "plan": job.plan()}
         tell("plan", about)
+        for text in job.doubts():
+            tell("warn", {"text": text})
         if dry_run:
             return about
         if config.resume:
@@ -273,7 +279,8 @@ def explain(
 
     Args:
         visualizer: ``NAME[:k=v,...]``, such as ``grad-cam`` or ``grad-cam:target=dress``.
-        images: images, folders, data sets; some visualizers need none.
+        images: images, folders, data sets; with ``predictions`` names of its rows, or none for
+            those that ``rows`` says. Some visualizers need none.
         tell: gets ``("start", {"model"})``, and ``("picture", {"name", "about"})`` of each.
         options: the fields of :class:`fashionbatch.config.ExplainConfig`.
 
@@ -283,20 +290,40 @@ def explain(
     Raises:
         FashionbatchError: one line that says what cannot be drawn and what to do.
     """
-    config = make(ExplainConfig, _with_paths(options, "model", "output"))
+    config = make(ExplainConfig, _with_paths(options, "model", "output", "predictions", "catalog"))
     name, settings = parse_choice(visualizer)
     from fashionbatch import registry
 
     component = registry.find("visualizer", name)
     assert isinstance(component.spec, VisualizerSpec)
-    if component.spec.needs_images and not images:
+    if component.spec.needs_predictions and config.predictions is None:
+        raise UsageError(f"{name} needs a prediction file: name it with --predictions")
+    if component.spec.needs_images and not images and config.predictions is None:
         raise UsageError(f"{name} needs images: name some, or folders or data sets of them")
-    run = folders.find_run(config.model)
-    tell("start", {"model": str(run)})
     from fashionbatch.explain import run as explaining
 
+    run = _model_of(config)
+    tell("start", {"model": str(run)})
     made = registry.create(component, **settings)
-    return explaining.explain(made, visualizer, [Path(p) for p in images], run, config, tell)
+    return explaining.explain(
+        made,
+        visualizer,
+        [os.fspath(image) for image in images],
+        run,
+        config,
+        tell,
+        all_rows=component.spec.needs_images,
+    )
+
+
+def _model_of(config: ExplainConfig) -> Path:
+    """The run to explain: the one that made the predictions, or as named, or the newest."""
+    if config.predictions is None:
+        return folders.find_run(config.model)
+    from fashionbatch.store.reader import open_predictions
+
+    with open_predictions(config.predictions) as opened:
+        return folders.find_run_of(str(opened.model.get("sha256")), config.model)
 
 
 def inspect(data: str | Path, **options: Any) -> dict[str, Any]:

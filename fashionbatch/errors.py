@@ -62,7 +62,10 @@ class UnknownNameError(UsageError):
         if near:
             advice = "did you mean " + " or ".join(repr(n) for n in near) + "?"
         elif of is None and len(names) <= 12:
-            advice = "there are " + (", ".join(names) or "none")
+            listed = ", ".join(names) or "none"
+            advice = f"there are {listed}" if len(names) > 1 else f"there is only {listed}"
+            if not names:
+                advice = "there are none"
         else:
             advice = f"there are {of or len(names):,}"
         super().__init__(f"no {kind} is called {name!r}: {advice}" + (f" ({hint})" if hint else ""))

@@ -21,7 +21,8 @@ def option(default: Any, help: str, *flags: str, **limits: Any) -> Any:
         default: the value without the option.
         help: one line for ``--help``.
         flags: names on the command line; by default ``--field-name``.
-        limits: ``min`` and ``max`` of a number, inclusive; ``choices`` of a string.
+        limits: ``min`` and ``max`` of a number, inclusive; ``above``, exclusive; ``choices`` of a
+            string.
     """
     metadata = {"help": help, "flags": flags, **limits}
     if isinstance(default, list):
@@ -52,15 +53,17 @@ class Checked:
             if value is None:
                 continue
             _check_type(flag, value, str(f.type))
-            low, high = meta.get("min"), meta.get("max")
-            number = low is not None or high is not None
+            low, high, above = (meta.get(name) for name in ("min", "max", "above"))
+            number = any(limit is not None for limit in (low, high, above))
             if number and not (isinstance(value, int | float) and math.isfinite(value)):
-                raise UsageError(f"{flag} {value}: it is a number")
+                raise UsageError(f"{flag} {value}: it must be a finite number")
+            if above is not None and not value > above:
+                raise UsageError(f"{flag} {value}: it must be above {above}")
             if (low is not None and not value >= low) or (high is not None and not value <= high):
                 limits = f"at least {low}" if high is None else f"from {low} to {high}"
-                raise UsageError(f"{flag} {value}: it is {limits}")
+                raise UsageError(f"{flag} {value}: it must be {limits}")
             if "choices" in meta and value not in meta["choices"]:
-                raise UsageError(f"{flag} {value}: it is one of {', '.join(meta['choices'])}")
+                raise UsageError(f"{flag} {value}: it must be one of {', '.join(meta['choices'])}")
 
     def to_json(self) -> dict[str, Any]:
         """Every field as a plain value; paths become strings."""
@@ -96,7 +99,7 @@ def _check_type(flag: str, value: Any, annotation: str) -> None:
     name = annotation.split("[")[0].split(" ")[0]
     wrong_bool = isinstance(value, bool) and name != "bool"
     if wrong_bool or not isinstance(value, _TYPES[name]):
-        raise UsageError(f"{flag} {value!r}: it is {_WORDS.get(name, f'a {name}')}")
+        raise UsageError(f"{flag} {value!r}: it must be {_WORDS.get(name, f'a {name}')}")
 
 
 def _plain(value: Any) -> Any:

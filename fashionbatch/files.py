@@ -12,6 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+#: what new files are not allowed to others; asked here, because asking changes it for a moment
+_MASK = os.umask(0)
+os.umask(_MASK)
+
 
 @contextmanager
 def atomic(path: Path, *, within: Path | None = None) -> Iterator[Path]:
@@ -27,6 +31,8 @@ def atomic(path: Path, *, within: Path | None = None) -> Iterator[Path]:
     temporary = (path.parent if within is None else within) / name
     try:
         yield temporary
+        if not temporary.stat().st_mode & 0o077:
+            temporary.chmod(0o666 & ~_MASK)  # some libraries write what only its owner may read
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fashionbatch.config import TrainConfig
 from fashionbatch.errors import OutputExistsError, UsageError
+from fashionbatch.recipe import CONFIG
 
 SHARDS = Path("shards")
 RUNS = Path("runs")
@@ -149,14 +150,19 @@ def _is_run(folder: Path) -> bool:
     """Whether a training made it: nothing else may ever be replaced."""
     if not folder.is_dir():
         return False
-    config = folder / "config.toml"
+    config = folder / CONFIG
     return not any(folder.iterdir()) or (config.is_file() and "backbone = " in config.read_text())
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether a run has a checkpoint to go on from: one that was killed early has none."""
+    return any((folder / "checkpoints").glob("*"))
 
 
 def as_begun(config: TrainConfig, folder: Path) -> TrainConfig:
     """With the one default that depends on the epochs, which a resumed run may have more of."""
     try:
-        begun = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
+        begun = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return config  # told when it is compared
     return dataclasses.replace(config, freeze_epochs=begun.get("freeze_epochs"))
@@ -181,7 +187,7 @@ def fresh(folder: Path, *, replace: bool) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not any(folder.glob("checkpoints/*")):  # nothing that could be gone on with
+        if not is_saved(folder):  # nothing that could be gone on with
             shutil.rmtree(folder, ignore_errors=True)
             if old.exists():
                 old.rename(folder)

@@ -24,6 +24,8 @@ _OF_ONE_RUN = ("output", "name", "exist_ok", "resume", "recipe")
 #: every run's own config.toml has these, so that it is told from a recipe
 _IN_EVERY_RUN = {"output", "exist_ok", "resume"}
 _ABOUT = ("summary", "source", "requires")
+#: in a run's folder: what it was trained with, which is a recipe, too
+CONFIG = "config.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,15 +139,30 @@ def resolve(options: Mapping[str, Any], pairs: Sequence[str] = ()) -> TrainConfi
     """The configuration of a training: defaults < recipe < options < pairs.
 
     Args:
-        options: what was asked for, as fields of ``TrainConfig``; ``recipe`` names one.
+        options: what was asked for, as fields of ``TrainConfig``; ``recipe`` names one. To
+            ``resume`` a run without a recipe, the defaults are what it was begun with.
         pairs: of ``--set``, see :func:`overrides`.
 
     Raises:
         UsageError: what cannot work, in one line.
     """
     name = options.get("recipe")
-    recipe = {} if name is None else load(name).options
+    recipe = _begun(options) if name is None else load(name).options
     return make(TrainConfig, {**recipe, **options, **overrides(pairs)})
+
+
+def _begun(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a run that is to go on was begun with; nothing where that is not there."""
+    if not options.get("resume") or not isinstance(options.get("name"), str):
+        return {}
+    path = (
+        Path(options.get("output") or str(_fields()["output"].default)) / options["name"] / CONFIG
+    )
+    if not path.is_file():
+        return {}
+    recipe = load(str(path))
+    named = tomllib.loads(recipe.text).get("recipe")
+    return {**recipe.options, **({"recipe": named} if named else {})}
 
 
 def _fields() -> dict[str, dataclasses.Field[Any]]:
@@ -155,7 +172,8 @@ def _fields() -> dict[str, dataclasses.Field[Any]]:
 def _kind(key: str, where: str) -> type:
     known = _fields()
     if key not in known:
-        raise UnknownNameError("option", key, known, where)
+        hint = f"{where}; `fashionbatch train --help` has all"
+        raise UnknownNameError("option", key, known, hint)
     hint = typing.get_type_hints(TrainConfig)[key]
     if typing.get_origin(hint) is tuple:
         return tuple

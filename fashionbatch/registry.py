@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import typing
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,8 @@ def find(kind: str, name: str) -> Component:
         raise UsageError(f"several packages provide the {kind} {bare!r}: write {choices}")
     broken = [p for p in plugins.discover() if p.status == "broken"]
     hint = "; ".join(f"plugin {p.name} of {p.label} is broken: {p.error}" for p in broken)
+    if not hint and kind == "backbone":
+        hint = "`fashionbatch backbones` lists them"
     raise UnknownNameError(kind, name, [c.spec.name for c in known], hint)
 
 
@@ -115,8 +118,30 @@ def _check_options(
         return
     takes = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     takes = takes[len(args) :]
-    for option in options:
+    where = f"{component.kind} {component.spec.name!r}"
+    hints = _hints(factory)
+    for option, value in options.items():
         if option not in takes:
-            raise UnknownNameError(
-                f"option of {component.kind} {component.spec.name!r}", option, takes
-            )
+            raise UnknownNameError(f"option of {where}", option, takes)
+        wanted = _wanted(value, hints.get(option))
+        if wanted:
+            raise UsageError(f"{where} with {option}={value}: it must be {wanted}")
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _hints(factory: Any) -> dict[str, Any]:
+    """Types of a factory's parameters, as far as it says them."""
+    try:
+        return typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    except Exception:  # annotations of another package may name what is not there
+        return {}
+
+
+def _wanted(value: Any, hint: Any) -> str | None:
+    """What a text ought to be, where a factory says that it takes none."""
+    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+    if not isinstance(value, str) or not kinds or not all(kind in _WORDS for kind in kinds):
+        return None
+    return " or ".join(_WORDS[kind] for kind in kinds)

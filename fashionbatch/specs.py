@@ -31,13 +31,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 Factory: TypeAlias = str | Callable[..., Any]
-CropMode: TypeAlias = Literal["center", "squash", "border"]
+CropMode: TypeAlias = Literal["center", "squash", "letterbox"]
 Interpolation: TypeAlias = Literal["bilinear", "bicubic", "nearest"]
 MapLayout: TypeAlias = Literal["NCHW", "NHWC", "tokens"]
 
 #: of a data set; a split's number is its position here
 SPLITS: tuple[str, ...] = ("train", "val", "test")
-CROP_MODES: tuple[str, ...] = ("center", "squash", "border")
+CROP_MODES: tuple[str, ...] = ("center", "squash", "letterbox")
 INTERPOLATIONS: tuple[str, ...] = ("bilinear", "bicubic", "nearest")
 MAP_LAYOUTS: tuple[str, ...] = ("NCHW", "NHWC", "tokens")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -54,7 +54,7 @@ class Preprocessing:
         size: height and width of the input, in pixels.
         resize: length of the shorter side before the centre crop, in pixels (``center`` only).
         crop_mode: ``center`` keeps the aspect and cuts a centred square; ``squash`` stretches;
-            ``border`` keeps all of it, letterboxed on black.
+            ``letterbox`` keeps all of it, on black.
         interpolation: filter of the resize; antialiased.
         mean: per channel, on the scale 0..1.
         std: per channel, on the scale 0..1.
@@ -62,7 +62,7 @@ class Preprocessing:
 
     size: int = 224
     resize: int = 256
-    crop_mode: CropMode = "border"
+    crop_mode: CropMode = "letterbox"
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -222,9 +222,12 @@ class VisualizerSpec(Spec):
     Attributes:
         needs_images: whether images must be named; one that does not is called with none of them
             where the user names none.
+        needs_predictions: whether a prediction file must be named, see
+            :attr:`fashionbatch.Explained.predictions`.
     """
 
     needs_images: bool = True
+    needs_predictions: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

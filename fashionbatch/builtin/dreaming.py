@@ -16,8 +16,6 @@ from fashionbatch.explain.base import (
     Photo,
     Picture,
     Visualizer,
-    all_logits,
-    probabilities,
 )
 from fashionbatch.models.features import find_layer
 from fashionbatch.pipeline.transforms import placed
@@ -58,17 +56,17 @@ class ClassMaximization(Visualizer):
         for photo in photos:
             start = explained.inputs([photo.image]).float()
             with torch.inference_mode():
-                number = int(explained.choose(explained.model(start), self.target)[0])
+                number = int(explained.answer(explained.logits(start), self.target).chosen[0])
             yield self._picture(explained, start, number, photo)
 
     def _picture(
         self, explained: Explained, start: Tensor, number: int, photo: Photo | None
     ) -> Picture:
         made = self.ascent.run(
-            lambda pixels: all_logits(explained.model(pixels))[0, number], start
+            lambda pixels: explained.logits(pixels)[0, number], start
         ).round()  # as it is saved
         with torch.inference_mode():
-            both = probabilities(explained.model(torch.cat([start, made])))[:, number]
+            both = explained.probabilities(explained.logits(torch.cat([start, made])))[:, number]
         before, after = both.tolist()
         answer = explained.answers[number]
         about = {"Class": answer, "Probability": f"{after:.4f}"}

@@ -47,7 +47,7 @@ class StochasticDepth(Regularizer):
         branches = [m for m in model.backbone.modules() if isinstance(m, DroppedBranch)]
         if not branches:
             raise ValueError(
-                "stochastic-depth: the backbone has no branches to leave out; take one that has, "
+                "the backbone has no branches to leave out; take one that has, "
                 "such as efficientnet_b0, convnext_tiny or swin_t, or leave it out"
             )
         for number, branch in enumerate(branches, 1):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from fashionbatch.errors import UsageError
-from fashionbatch.explain.base import Explained, probabilities
+from fashionbatch.explain.base import Explained
 from fashionbatch.explain.heated import Heat, HeatVisualizer
 from fashionbatch.pipeline.transforms import placed
 from fashionbatch.specs import Preprocessing
@@ -101,16 +101,15 @@ class Occlusion(HeatVisualizer):
         rows, columns = _starts(image.size, explained.preprocessing, patch, stride)
         corners = [(row, column) for row in rows for column in columns]
         with torch.inference_mode():
-            outputs = explained.model(pixels)
-            chosen = int(explained.choose(outputs, self.target)[0])
-            before = probabilities(outputs)[0, chosen].item()
+            answer = explained.answer(explained.logits(pixels), self.target)
+            chosen, before = int(answer.chosen[0]), float(answer.probability[0])
             found: list[float] = []
             for first in range(0, len(corners), _BATCH):
                 some = corners[first : first + _BATCH]
                 hidden = pixels.repeat(len(some), 1, 1, 1)
                 for view, (row, column) in zip(hidden, some, strict=True):
                     view[:, row : row + patch, column : column + patch] = grey
-                found += probabilities(explained.model(hidden))[:, chosen].tolist()
+                found += explained.probabilities(explained.logits(hidden))[:, chosen].tolist()
         total, count = np.zeros((2, side, side))
         for (row, column), after in zip(corners, found, strict=True):
             total[row : row + patch, column : column + patch] += before - after

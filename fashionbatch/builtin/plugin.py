@@ -179,6 +179,24 @@ def fashionbatch_visualizers() -> Iterator[VisualizerSpec]:
         factory="fashionbatch.builtin.dreaming:DeepDream",
         summary="more of what a layer finds in an image (Mordvintsev et al. 2015)",
     )
+    yield VisualizerSpec(
+        name="curves",
+        factory="fashionbatch.builtin.charts:Curves",
+        summary="how the model's training went, epoch by epoch",
+        needs_images=False,
+    )
+    for name, attribute, summary in (
+        ("confusion", "Confusion", "what is taken for what, as a matrix"),
+        ("histograms", "Histograms", "items by label, by prediction, by probability"),
+        ("embedding", "Embedding", "photographs on a map by their features"),
+    ):
+        yield VisualizerSpec(
+            name=name,
+            factory=f"fashionbatch.builtin.charts:{attribute}",
+            summary=summary,
+            needs_images=False,
+            needs_predictions=True,
+        )
 
 
 @hookimpl

@@ -29,7 +29,7 @@ from fashionbatch.cli import (
     verify,
 )
 from fashionbatch.cli.console import error
-from fashionbatch.errors import FashionbatchError
+from fashionbatch.errors import FashionbatchError, StoppedError
 
 app = typer.Typer(
     name="fashionbatch",
@@ -85,7 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
     except FashionbatchError as failure:
         if os.environ.get("FASHIONBATCH_DEBUG") == "1":
             raise
-        error(str(failure))
+        if not (isinstance(failure, StoppedError) and os.environ.get("RANK", "0") != "0"):
+            error(str(failure))  # of several processes that stop, the first one says so
         sys.exit(failure.exit_code)
     except OSError as failure:
         # the machine's, not ours: no space, no permission, a file where a folder should be

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -53,9 +54,11 @@ class TrainTeller(EngineTeller):
         """So much is going to be written."""
         kept = ""
         if values["kept"]:
+            runs = Path(values["path"]).parents[1]
+            where = "" if runs == folders.RUNS else f" -o {runs}"
             kept = (
-                f"; earlier ones take {size(values['kept'])} (`fashionbatch features` lists them, "
-                "`fashionbatch features clear` removes them)"
+                f"; earlier ones take {size(values['kept'])} (`fashionbatch features{where}` lists "
+                f"them, `fashionbatch features clear{where}` removes them)"
             )
         say(f"{size(values['bytes'])} of activations go to {values['path']}{kept}")
 
@@ -160,7 +163,8 @@ def show_result(result: dict[str, Any]) -> None:
         for split in ("val", "test")
         if result[split]
     ]
-    title = f"{result['run']}: best epoch {result['best_epoch']} of {result['epochs']}"
+    best = f"best epoch {result['best_epoch']} of {result['epochs']} (lowest val loss)"
+    title = f"{result['run']}: {best}"
     show_table(title, ["split", *(METRICS.get(name, name) for name in names)], rows)
 
 

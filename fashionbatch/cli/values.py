@@ -41,7 +41,7 @@ def preparation(values: Mapping[str, Any]) -> str:
     how = {
         "center": f"the centre of {values['resize']} px",
         "squash": "stretched",
-        "border": "all of it on black",
+        "letterbox": "all of it on black",
     }[values["crop_mode"]]
     return f"{size} x {size} px, {how}, {values['interpolation']}"
 

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fashionbatch.config.selecting import Selecting
+from fashionbatch.errors import UsageError
 from fashionbatch.fields import Checked, option
 from fashionbatch.specs import SPLITS
+
+ROWS = ("mistakes", "right", "unsure", "all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +22,26 @@ class ExplainConfig(Checked):
     )
     output: Path = option(Path("explain"), "Folder for the pictures.", "--output", "-o")
     limit: int | None = option(None, "Explain at most so many images.", min=1)
+    predictions: Path | None = option(
+        None, "Prediction file (HDF5): its rows are explained, by the model that made it."
+    )
+    rows: str = option(
+        "mistakes",
+        "Which of them where none are named: the surest mistakes or right answers first, the least "
+        "sure first, or all in their order.",
+        choices=ROWS,
+    )
+    catalog: Path | None = option(
+        None,
+        "Folder of images or of shards that was predicted. [default: where it lay then]",
+    )
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, default in (("rows", "mistakes"), ("catalog", None)):
+            if self.predictions is None and getattr(self, name) != default:
+                raise UsageError(f"--{name} is of a prediction file: name that with --predictions")
 
 
 @dataclass(frozen=True, kw_only=True)

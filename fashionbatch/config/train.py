@@ -101,7 +101,7 @@ class TrainConfig(Selecting):
     opt: str = option(
         "adam", "Optimizer: sgd, rmsprop, adam, adamw, others of torch, or a plugin's."
     )
-    lr: float = option(1e-3, "Learning rate.", min=0)
+    lr: float = option(1e-3, "Learning rate.", above=0)
     momentum: float = option(0.9, "Momentum, for optimizers that have it.", min=0, max=1)
     weight_decay: float = option(0.0, "Weight decay, for optimizers that have it.", min=0)
     opt_kwargs: tuple[str, ...] = option([], "Further options of the optimizer, k=v. Repeatable.")
@@ -121,7 +121,7 @@ class TrainConfig(Selecting):
         "NAME[:k=v,...]; `fashionbatch plugins list` names them, such as l2-kernel, mixup, ema. "
         "Repeatable.",
     )
-    clip_grad: float | None = option(None, "Short for --regularizer clip-grad:max_norm=X.", min=0)
+    clip_grad: float | None = option(None, "Short for --regularizer clip-grad:max_norm=X.", above=0)
     patience: int | None = option(None, "Short for --regularizer early-stopping:patience=N.", min=1)
     head_hidden: str | None = option(
         None,
@@ -135,7 +135,7 @@ class TrainConfig(Selecting):
     )
     crop_mode: str | None = option(
         None,
-        "center cuts, squash stretches, border keeps all on black. [default: the backbone's]",
+        "center cuts, squash stretches, letterbox keeps all on black. [default: the backbone's]",
         choices=CROP_MODES,
     )
     augment: str | None = option(
@@ -202,8 +202,13 @@ class TrainConfig(Selecting):
                 "--prefix-cache, or leave it out"
             )
         parse_options(self.opt_kwargs, "--opt-kwargs")
-        for text in (*self.regularizer, *self.logger):
-            parse_choice(text)
+        for flag, texts in (("regularizer", self.regularizers), ("logger", self.logger)):
+            names = [parse_choice(text)[0] for text in texts]
+            for name in names:
+                if names.count(name) > 1:
+                    short = {"clip-grad": "--clip-grad", "early-stopping": "--patience"}.get(name)
+                    also = f" ({short} is short for it)" if short else ""
+                    raise UsageError(f"--{flag} {name} is given twice{also}: leave one of them out")
         if self.name is not None and (
             not self.name.strip() or Path(self.name).name != self.name or self.name in (".", "..")
         ):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from fashionbatch.drawing.catalogue import Catalogue
 from fashionbatch.errors import PluginError, UnknownNameError
 from fashionbatch.explain.maps import channel_maps
 from fashionbatch.models.build import Classifier, Outputs
 from fashionbatch.pipeline.transforms import fit
 from fashionbatch.specs import MapLayout, Preprocessing
+from fashionbatch.store.reader import Predictions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,11 @@ class Explained:
         sha256: of the file of its weights.
         cam_layout: of that module's output; ``None`` where only its shape says it.
         shown_layers: names of modules of the backbone that stand for all of it.
+        temperature: what divides the classes' logits, so that probabilities mean what they say.
+        run: folder of the model.
+        predictions: a file that the model made, where one was named; see
+            :func:`fashionbatch.open_predictions`.
+        catalogue: where its photographs lie; ``catalogue.read(row)`` gives the bytes of one.
     """
 
     model: Classifier
@@ -101,6 +109,10 @@ class Explained:
     sha256: str = ""
     cam_layout: MapLayout | None = None
     shown_layers: tuple[str, ...] = ()
+    temperature: float = 1.0
+    run: Path = Path()
+    predictions: Predictions | None = None
+    catalogue: Catalogue | None = None
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -116,23 +128,6 @@ class Explained:
         if target not in self.answers:
             raise UnknownNameError("class or attribute of the model", target, self.answers)
         return self.answers.index(target)
-
-    def choose(self, outputs: Outputs, target: str | None) -> Tensor:
-        """What is explained of each image: the target, or else the model's answer.
-
-        Returns:
-            int64 ``[N]``, places among all logits. The answer is the most probable class, or, of
-            a model that learnt attributes only, the most probable attribute.
-
-        Raises:
-            UnknownNameError: the model has no such target.
-        """
-        return self._choose(all_logits(outputs), target)
-
-    def _choose(self, logits: Tensor, target: str | None) -> Tensor:
-        if target is not None:
-            return torch.full((len(logits),), self.number(target), device=logits.device)
-        return logits[:, : len(self.classes) or None].argmax(dim=1)
 
     def logits(self, images: Tensor) -> Tensor:
         """Runs the model.
@@ -151,19 +146,28 @@ class Explained:
 
         Args:
             logits: float ``[N, classes + attributes]``, as :meth:`logits` gives them.
-            target: name of a class or attribute; without one, see :meth:`choose`.
+            target: name of a class or attribute; without one, the most probable class, or, of a
+                model that learnt attributes only, the most probable attribute.
 
         Raises:
             UnknownNameError: the model has no such target.
         """
-        chosen = self._choose(logits, target)
-        classes, attributes = logits.tensor_split([len(self.classes)], dim=1)
-        shares = torch.cat([classes.softmax(dim=1), attributes.sigmoid()], dim=1)
+        if target is not None:
+            chosen = torch.full((len(logits),), self.number(target), device=logits.device)
+        else:
+            chosen = logits[:, : len(self.classes) or None].argmax(dim=1)
         return Answer(
             chosen=chosen,
             score=logits.gather(1, chosen[:, None])[:, 0],
-            probability=shares.gather(1, chosen[:, None])[:, 0],
+            probability=self.probabilities(logits).gather(1, chosen[:, None])[:, 0],
         )
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """float ``[N, classes + attributes]``, likewise: a class's among the classes, as
+        ``predict`` gives it, and an attribute's own."""
+        classes, attributes = logits.tensor_split([len(self.classes)], dim=1)
+        shares = (classes / self.temperature).softmax(dim=1)
+        return torch.cat([shares, attributes.sigmoid()], dim=1)
 
     def cam_maps(self, values: Tensor | None) -> Tensor:
         """What ``cam_layer`` gave, or a gradient of that, as maps.
@@ -198,11 +202,6 @@ class Explained:
 def all_logits(outputs: Outputs) -> Tensor:
     """Those of classes, then of attributes: float ``[N, classes + attributes]``."""
     return torch.cat([outputs.logits, outputs.attributes], dim=1)
-
-
-def probabilities(outputs: Outputs) -> Tensor:
-    """Of classes (they add up to 1), then of attributes, each on its own; as :func:`all_logits`."""
-    return torch.cat([outputs.logits.softmax(dim=1), outputs.attributes.sigmoid()], dim=1)
 
 
 class Visualizer:

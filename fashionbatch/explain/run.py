@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fashionbatch.config import ExplainConfig
+from fashionbatch.drawing import catalogue as catalogues
 from fashionbatch.drawing import png
+from fashionbatch.drawing.catalogue import Catalogue
 from fashionbatch.errors import ImageError, SourceError, UsageError
+from fashionbatch.explain import photos
 from fashionbatch.explain.base import Explained, Photo, Picture, Visualizer
+from fashionbatch.explain.photos import Source
 from fashionbatch.models import card as cards
 from fashionbatch.models import device as devices
 from fashionbatch.models.build import find_backbone
 from fashionbatch.models.freeze import block_names
-from fashionbatch.parse import parse_bottleneck
+from fashionbatch.parse import parse_bottleneck, parse_choice
 from fashionbatch.pipeline.decode import decode
-from fashionbatch.shards.read import is_shards, open_shards
-from fashionbatch.sources import Failure, Item
-from fashionbatch.sources.base import to_text
-from fashionbatch.sources.folder import FolderSource
+from fashionbatch.store.reader import open_predictions
 
 Tell = Callable[[str, dict[str, Any]], None]
 
@@ -35,54 +38,56 @@ _SHOWN = 5
 def explain(
     visualizer: Visualizer,
     name: str,
-    paths: Sequence[Path],
+    images: Sequence[str],
     run: Path,
     config: ExplainConfig,
     tell: Tell,
+    *,
+    all_rows: bool = True,
 ) -> dict[str, Any]:
-    """Draws pictures of images, folders or data sets.
+    """Draws pictures of images, folders, data sets, or rows of a prediction file.
 
     Args:
         visualizer: draws them.
         name: of the visualizer, with its options; kept in each picture's file.
-        paths: images, folders, data sets; none for a visualizer that needs none.
+        images: images, folders, data sets; with ``config.predictions`` names of its rows. None
+            for a visualizer that needs none.
         run: folder of the model.
         config: of the job.
         tell: gets ``("picture", {"name", "about"})`` of each that was saved.
+        all_rows: with ``config.predictions`` and no names, explain what ``config.rows`` says.
 
     Returns:
         ``{"output", "items", "pictures", "failed", "model", "about"}``; ``failed`` lists names and
         reasons, ``about`` what each picture's visualizer said of it, by the picture's file name.
 
     Raises:
-        UsageError: a path does not exist.
+        UsageError: a path does not exist, or the photographs of the rows are not there.
         SourceError: no image could be used.
     """
-    explained = load(run, config.device)
-    photos: list[Photo] = []
-    failed: list[dict[str, str]] = []
-    count = 0
-    kept = {"Visualizer": name, "Model": explained.sha256}
-    saving = _Saving(config.output, kept, tell)
-    if not paths:
-        saving.add(visualizer.draw(explained, ()), ())
-    for image, label, read in _images(paths):
-        if config.limit is not None and count == config.limit:
-            break
-        count += 1
-        try:
-            photos.append(Photo(image=decode(read()), name=image, label=label))
-        except ImageError as error:
-            failed.append({"name": image, "reason": str(error)})
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            failed.append({"name": image, "reason": f"read: {reason}"})
-        if len(photos) == _TOGETHER:
-            saving.add(visualizer.draw(explained, photos), photos)
-            photos = []
-    if photos:
-        saving.add(visualizer.draw(explained, photos), photos)
-    saving.add(visualizer.finish(), ())
+    with ExitStack() as stack:
+        explained = load(run, config.device)
+        sources: Iterator[Source] | None = photos.of_paths([Path(i) for i in images], config.limit)
+        if config.predictions is not None:
+            predictions = stack.enter_context(open_predictions(config.predictions))
+            catalogue = catalogues.find(predictions, config.catalog)
+            wanted = bool(images) or all_rows
+            sources = None
+            if isinstance(catalogue, Catalogue):
+                stack.callback(catalogue.close)
+                explained = replace(explained, catalogue=catalogue)
+            elif wanted:
+                raise UsageError(catalogue)
+            explained = replace(explained, predictions=predictions)
+            if wanted:
+                rows = photos.choose(predictions, config.rows, images)
+                assert isinstance(catalogue, Catalogue)
+                sources = photos.of_rows(predictions, catalogue, rows)
+        elif not images:
+            sources = None
+        kept = {"Visualizer": name, "Model": explained.sha256}
+        saving = _Saving(config.output, kept, tell)
+        count, failed = _draw(visualizer, explained, sources, config.limit, saving)
     if not saving.about:
         why = f" ({failed[0]['name']}: {failed[0]['reason']})" if failed else ""
         raise SourceError(f"none of the {count} images can be used{why}")
@@ -94,6 +99,40 @@ def explain(
         "model": str(run),
         "about": saving.about,
     }
+
+
+def _draw(
+    visualizer: Visualizer,
+    explained: Explained,
+    sources: Iterator[Source] | None,
+    limit: int | None,
+    saving: _Saving,
+) -> tuple[int, list[dict[str, str]]]:
+    """How many images were taken, and which of them could not be used."""
+    if sources is None:
+        saving.add(visualizer.draw(explained, ()), ())
+        saving.add(visualizer.finish(), ())
+        return 0, []
+    waiting: list[Photo] = []
+    failed: list[dict[str, str]] = []
+    count = 0
+    for source in itertools.islice(sources, limit):
+        count += 1
+        try:
+            image = decode(source.read())
+            waiting.append(Photo(image=image, name=source.name, label=source.label))
+        except ImageError as error:
+            failed.append({"name": source.name, "reason": str(error)})
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            failed.append({"name": source.name, "reason": f"read: {reason}"})
+        if len(waiting) == _TOGETHER:
+            saving.add(visualizer.draw(explained, waiting), waiting)
+            waiting = []
+    if waiting:
+        saving.add(visualizer.draw(explained, waiting), waiting)
+    saving.add(visualizer.finish(), ())
+    return count, failed
 
 
 def load(run: Path, device_name: str) -> Explained:
@@ -125,31 +164,9 @@ def load(run: Path, device_name: str) -> Explained:
         cam_layout=None if card.bottleneck else spec.cam_layout,
         sha256=card.sha256,
         shown_layers=tuple(shown),
+        temperature=card.temperature,
+        run=run,
     )
-
-
-def _images(paths: Sequence[Path]) -> Iterator[tuple[str, str | None, Callable[[], bytes]]]:
-    """Names, classes, and what reads their bytes: one that cannot be read must not end the run."""
-    for path in paths:
-        if not path.exists():
-            raise UsageError(f"{path} does not exist: name images, folders or data sets")
-        if is_shards(path):
-            shards = open_shards(path)
-            for row in range(len(shards)):
-                number = int(shards.labels[row])
-                label = shards.classes[number] if number >= 0 else None
-                yield shards.name(row), label, functools.partial(shards.read, row)
-            continue
-        found = (
-            [Item(name=to_text(path.name), path=path)]
-            if path.is_file()
-            else FolderSource(path, layout="flat").items()
-        )
-        for item in found:
-            if isinstance(item, Failure):
-                continue  # not an image
-            folder = Path(item.path or path).absolute().parent
-            yield item.name, folder.name or None, item.read
 
 
 class _Saving:
@@ -158,6 +175,7 @@ class _Saving:
     def __init__(self, output: Path, kept: Mapping[str, str], tell: Tell) -> None:
         self.output = output
         self.kept = kept
+        self.visualizer = parse_choice(kept["Visualizer"])[0]
         self.tell = tell
         self.about: dict[str, dict[str, str]] = {}
         self._taken: set[str] = set()
@@ -166,8 +184,11 @@ class _Saving:
         names = {photo.name for photo in photos}
         for picture in drawn:
             self.output.mkdir(parents=True, exist_ok=True)
-            path = png.free_path(self.output, picture.name, self._taken)
-            source = {"Source": picture.name} if picture.name in names else {}
+            of_photo = picture.name in names
+            # one visualizer does not replace another one's picture of the same photograph
+            name = f"{picture.name}.{self.visualizer}" if of_photo else picture.name
+            path = png.free_path(self.output, name, self._taken)
+            source = {"Source": picture.name} if of_photo else {}
             png.save(path, picture.image, picture.name, {**picture.about, **self.kept, **source})
             self.about[path.name] = dict(picture.about)
             self.tell("picture", {"name": picture.name, "about": self.about[path.name]})

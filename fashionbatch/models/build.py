@@ -228,6 +228,11 @@ def load_weights(backbone: nn.Module, spec: BackboneSpec, weights: str) -> str:
         if not path.is_file():
             if path.suffix or path.parent != Path():
                 raise UsageError(f"--weights {weights}: there is no such file")
+            if not spec.weights:
+                raise UsageError(
+                    f"{spec.name!r} comes without weights: begin with random ones, --weights none, "
+                    "or name a file"
+                )
             raise UnknownNameError(
                 f"weight set of {spec.name!r}", weights, ["none", *spec.weights], "or name a file"
             )

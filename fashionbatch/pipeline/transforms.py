@@ -40,7 +40,7 @@ def placed(
     side = preprocessing.size
     if preprocessing.crop_mode == "squash":
         return 0.0, 0.0, float(side), float(side)
-    if preprocessing.crop_mode == "border":
+    if preprocessing.crop_mode == "letterbox":
         scale = side / max(width, height)
         fitted = max(1, round(width * scale)), max(1, round(height * scale))
     else:

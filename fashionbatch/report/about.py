@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 from typing import Any
 
 from fashionbatch.models.card import ModelCard
 from fashionbatch.store.reader import Predictions
+from fashionbatch.training import curves
 
 #: columns of a history that are shown
 _SHOWN = ("loss", "top1", "top3", "attr_recall3", "attr_map")
@@ -46,25 +46,14 @@ def facts(predictions: Predictions, card: ModelCard | None, run: Path | None) ->
 
 def history(run: Path | None, card: ModelCard | None) -> dict[str, Any] | None:
     """``{"rows", "best"}``: the epochs of a run, and which of them was the best."""
-    if run is None:
-        return None
-    try:
-        with (run / "history.csv").open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file))
-    except OSError:
-        return None
+    lines = curves.load_history(run / curves.HISTORY) if run is not None else []
     wanted = {"epoch", "lr", *(f"{s}_{m}" for s in ("train", "val") for m in _SHOWN)}
-    rows = [{k: _number(v) for k, v in line.items() if k in wanted} for line in lines]
+    rows = [
+        {k: v if math.isfinite(v) else None for k, v in line.items() if k in wanted}
+        for line in lines
+    ]
     best = card.metrics.get("best_epoch") if card is not None else None
     return {"rows": rows, "best": best} if rows else None
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def _versioned(component: dict[str, Any]) -> str:

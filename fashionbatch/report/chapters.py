@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fashionbatch.evaluation.audit.run import Findings
-from fashionbatch.report.items import Answers
+from fashionbatch.store.answers import Answers
 
 #: classes of a confusion matrix, and mistakes that are listed
 _CLASSES, _MISTAKES = 40, 50

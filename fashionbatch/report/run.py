@@ -27,7 +27,8 @@ from fashionbatch.models import card as cards
 from fashionbatch.report import about, chapters, page, pictures
 from fashionbatch.report import items as chosen
 from fashionbatch.report.embedding import embed
-from fashionbatch.report.items import Answers, Rows
+from fashionbatch.report.items import Rows
+from fashionbatch.store.answers import Answers, answers_of
 from fashionbatch.store.reader import Predictions, open_predictions
 
 #: failures that are listed
@@ -115,7 +116,7 @@ class _Report:
         self.predictions, self.config, self.run, self.tell = predictions, config, run, tell
         self.notes: list[str] = []
         self.labels = self._labels()
-        self.answers: Answers = chosen.read(predictions, self.labels)
+        self.answers: Answers = answers_of(predictions, self.labels)
         self.failed = len(predictions.failures)
 
     def data(self, visualizer: Visualizer) -> dict[str, Any]:

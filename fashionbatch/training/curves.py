@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,10 @@ from fashionbatch import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: in a run's folder
+HISTORY = "history.csv"
 
 #: blue and vermilion of Okabe & Ito 2008, which the colour-blind tell apart; and where on the
 #: axis, from 0 to 1, the crosses of values that are not finite stand
@@ -39,6 +43,23 @@ def save_history(path: Path, history: Sequence[dict[str, Any]]) -> None:
     files.write(path, text.getvalue())
 
 
+def load_history(path: Path) -> list[dict[str, float]]:
+    """What :func:`save_history` has saved; empty where there is nothing. May hold NaN."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
+    return [{name: _number(text) for name, text in line.items()} for line in lines]
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
+
+
 def save_curves(
     path: Path,
     history: Sequence[dict[str, Any]],
@@ -47,10 +68,22 @@ def save_curves(
     best_epoch: int = 0,
     freeze_epochs: int = 0,
 ) -> None:
+    """Saves :func:`draw`'s picture as a PNG."""
+    figure = draw(history, title, best_epoch=best_epoch, freeze_epochs=freeze_epochs)
+    with files.atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100, metadata={"Software": "fashionbatch"})
+
+
+def draw(
+    history: Sequence[Mapping[str, Any]],
+    title: str,
+    *,
+    best_epoch: int = 0,
+    freeze_epochs: int = 0,
+) -> Figure:
     """Loss, accuracies and learning rate over the epochs, training and validation in one plot.
 
     Args:
-        path: of the PNG.
         history: a row per epoch; of ``train_*`` and ``val_*`` what is known is drawn. Values that
             are not finite leave a gap with a cross below it.
         title: above all.
@@ -95,14 +128,13 @@ def save_curves(
         if named or len(lines) > 1:
             axes.legend(fontsize="small", framealpha=0.85)
     figure.suptitle(title, parse_math=False)
-    with files.atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100, metadata={"Software": "fashionbatch"})
+    return figure
 
 
 def _draw_metrics(
     axes: Axes,
     epochs: Sequence[int],
-    history: Sequence[dict[str, Any]],
+    history: Sequence[Mapping[str, Any]],
     lines: Sequence[tuple[str, str]],
 ) -> None:
     drawn: list[float] = []

@@ -115,6 +115,22 @@ class Job:
             world=self.group.world,
         )
 
+    def doubts(self) -> list[str]:
+        """What of the options is allowed and seldom meant, a line each."""
+        config, found = self.config, []
+        frozen = config.freeze_epochs or 0
+        if frozen >= config.epochs and config.unfreeze != "none":
+            found.append(
+                f"the base stays frozen in all {config.epochs:,} epochs, so only the head is "
+                f"trained: --freeze-epochs {frozen} leaves none for --unfreeze {config.unfreeze}"
+            )
+        if config.warmup_epochs >= config.epochs:
+            found.append(
+                f"the learning rate never reaches --lr {config.lr:g}: --warmup-epochs "
+                f"{config.warmup_epochs:g} are no fewer than the {config.epochs:,} epochs"
+            )
+        return found
+
     def plan(self) -> dict[str, Any]:
         """What is going to happen, as JSON values."""
         steps = self.sampling().steps()

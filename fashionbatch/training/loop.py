@@ -233,7 +233,7 @@ class Loop:
             setup.schedule.after_epoch(epoch, row)
         progress.close_epoch()
         if setup.group.leads:
-            curves.save_history(self.folder / "history.csv", result.history)
+            curves.save_history(self.folder / curves.HISTORY, result.history)
         progress.save(self._stepper.optimizer)
         for logger in setup.loggers:
             logger.epoch(row)

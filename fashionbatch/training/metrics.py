@@ -135,7 +135,8 @@ class Metrics:
                 }
         if "precision" in self._parts:
             (values["attr_map"],) = self._summed("precision")
-        return {name: float(value) for name, value in values.items()}
+        # seven digits are all that float32 knows; people read the rest as meant
+        return {name: float(f"{float(value):.7g}") for name, value in values.items()}
 
     def per_class(self) -> list[ClassFigures]:
         """Of each class, in order; empty where none are learnt, or not ``full``.

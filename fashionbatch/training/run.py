@@ -19,6 +19,7 @@ from fashionbatch.models import freeze
 from fashionbatch.models.build import hash_of
 from fashionbatch.models.card import ModelCard
 from fashionbatch.parse import parse_unfreeze
+from fashionbatch.recipe import CONFIG
 from fashionbatch.training import components
 from fashionbatch.training.checkpoint import load_last, seed_everything
 from fashionbatch.training.feed import make_task
@@ -62,7 +63,7 @@ def train(job: Job, folder: Path, tell: Tell) -> dict[str, Any]:
         # before anything is computed with weights that the run was not begun with
         refuse_other(load_last(folder / "checkpoints"), _identity(job), folder)
     if group.leads:
-        files.write(folder / "config.toml", tomli_w.dumps(values))
+        files.write(folder / CONFIG, tomli_w.dumps(values))
     task, failed = make_task(job, folder, tell)
     # computing features draws, reusing them does not; each process drops and mixes for itself
     seed_everything(config.seed + group.rank)
@@ -148,7 +149,7 @@ def _save(
 
 def _refuse_other(values: Mapping[str, Any], folder: Path) -> None:
     """A run goes on as it began; only how far, and on what machine, may change."""
-    path = folder / "config.toml"
+    path = folder / CONFIG
     try:
         begun = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -167,8 +168,8 @@ def _refuse_other(values: Mapping[str, Any], folder: Path) -> None:
     ]
     if changed:
         raise UsageError(
-            f"--resume: {folder} was begun with other options ({', '.join(changed)}): give those "
-            f"in {path}, or start anew without --resume"
+            f"--resume: {folder} was begun with other options ({', '.join(changed)}): leave "
+            "them out, and it goes on as it began; or start anew without --resume"
         )
 
 

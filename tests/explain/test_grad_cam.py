@@ -109,7 +109,7 @@ def test_image_shows_through(run, tmp_path):
 def test_letterbox_is_undone(run):
     """What lies in the middle of the letterboxed input lies in the middle of the image."""
     explained = explaining._load(run, "cpu")
-    assert explained.preprocessing.crop_mode == "border"
+    assert explained.preprocessing.crop_mode == "letterbox"
     cam = np.zeros((28, 28), np.float32)
     cam[7:21, :14] = 1  # a 280 x 140 image covers rows 7 to 20 of the input
     over = heat.onto_original(cam, (280, 140), explained.preprocessing)

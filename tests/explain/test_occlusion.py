@@ -33,7 +33,7 @@ class _Corner(nn.Module):
         return images[:, :1, self.rows, self.columns].mean(dim=(2, 3))
 
 
-def looking_at(rows, columns, crop_mode="border"):
+def looking_at(rows, columns, crop_mode="letterbox"):
     """A model of two classes: ``bright`` there, or ``dark``."""
     preprocessing = Preprocessing(
         size=28, resize=28, mean=(0.5,) * 3, std=(0.5,) * 3, crop_mode=crop_mode
@@ -85,7 +85,7 @@ def test_agrees_with_hiding_by_hand(run):
             assert falls[y, x] == pytest.approx(np.mean(over), abs=1e-5)
 
 
-@pytest.mark.parametrize("crop_mode", ["border", "squash", "center"])
+@pytest.mark.parametrize("crop_mode", ["letterbox", "squash", "center"])
 def test_heat_is_where_the_model_looks(crop_mode):
     """On a wide image, with its crop or letterbox undone."""
     explained = looking_at(slice(12, 16), slice(2, 6), crop_mode)
@@ -95,7 +95,7 @@ def test_heat_is_where_the_model_looks(crop_mode):
     )
     page = np.asarray(picture.image).astype(int)[:140, :280]
     red = page[..., 0] - page[..., 2]
-    centre = {"border": (70, 40), "squash": (70, 40), "center": (70, 90)}[crop_mode]
+    centre = {"letterbox": (70, 40), "squash": (70, 40), "center": (70, 90)}[crop_mode]
     assert red[centre] > 100  # red there,
     assert red[:, 190:].max() < 0 and red[:8].max() < 0  # blue elsewhere
     assert picture.about["Class"] == "bright"

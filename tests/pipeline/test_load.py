@@ -110,7 +110,7 @@ def test_reductions_leave_twice_the_size(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(simplejpeg, "decode_jpeg", spy)
     for width, height in ((640, 500), (639, 500), (320, 250), (128, 64), (127, 64), (64, 64)):
-        load(encode(Image.new("RGB", (width, height))), how("border", 32))
+        load(encode(Image.new("RGB", (width, height))), how("letterbox", 32))
     assert sizes == [(80, 63), (80, 63), (80, 63), (64, 32), (64, 32), (64, 64)]
 
 
@@ -125,7 +125,7 @@ def test_panoramas_are_cropped_before_they_are_resized(without_pillow: None) -> 
     """Resized whole, the centre crop of 60,000 x 2 pixels would take a gigabyte at 224."""
     with pytest.raises(AssertionError, match="Pillow"):
         load(encode(Image.new("RGB", (60_000, 2))), how("center", 224, 256))
-    load(encode(Image.new("RGB", (60_000, 2))), how("border", 224, 256))
+    load(encode(Image.new("RGB", (60_000, 2))), how("letterbox", 224, 256))
 
 
 def test_nearest_is_the_plain_ways() -> None:
@@ -136,8 +136,8 @@ def test_nearest_is_the_plain_ways() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_other_kinds_are_the_plain_ways(kind: str) -> None:
     """PNG and WebP come from Pillow."""
-    assert not apart(encode(PHOTO, kind), how("border")).any()
-    assert not apart(encode(PHOTO.convert("CMYK")), how("border")).any()
+    assert not apart(encode(PHOTO, kind), how("letterbox")).any()
+    assert not apart(encode(PHOTO.convert("CMYK")), how("letterbox")).any()
 
 
 def test_ordinary_jpegs_do_not_need_pillow(without_pillow: None) -> None:
@@ -151,9 +151,9 @@ def test_ordinary_jpegs_do_not_need_pillow(without_pillow: None) -> None:
         encode(PHOTO, exif=exif),
         encode(PHOTO) + b"trailer",
     ):
-        load(data, how("border"))
+        load(data, how("letterbox"))
     with pytest.raises(AssertionError):
-        load(encode(PHOTO, "PNG"), how("border"))
+        load(encode(PHOTO, "PNG"), how("letterbox"))
 
 
 def test_orientation_behind_the_frame_header_counts() -> None:
@@ -165,7 +165,7 @@ def test_orientation_behind_the_frame_header_counts() -> None:
     segment = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
     scan = data.index(b"\xff\xda")
     late = data[:scan] + segment + data[scan:]
-    assert (load(late, how("border")) == load(encode(PHOTO, exif=exif), how("border"))).all()
+    assert (load(late, how("letterbox")) == load(encode(PHOTO, exif=exif), how("letterbox"))).all()
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_reasons_are_the_plain_ways(data: bytes) -> None:
     with pytest.raises(ImageError) as plain:
         decode(data)
     with pytest.raises(ImageError) as caught:
-        load(data, how("border"))
+        load(data, how("letterbox"))
     assert str(caught.value) == str(plain.value)
 
 
@@ -199,11 +199,11 @@ def test_files_over_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
     for limit, value in (("MAX_PIXELS", 48 * 64), ("MAX_BYTES", len(data))):
         for place in (module, plain):
             monkeypatch.setattr(place, limit, value)
-        load(data, how("border"))
+        load(data, how("letterbox"))
         for place in (module, plain):
             monkeypatch.setattr(place, limit, value - 1)
         with pytest.raises(ImageError):
-            load(data, how("border"))
+            load(data, how("letterbox"))
         monkeypatch.undo()
 
 

@@ -31,14 +31,14 @@ def test_any_image_fits(size: tuple[int, int], mode: str, filter: str, side: int
     image = Image.new("RGB", size, "white")
     found = fit(image, how(mode, side, side + 4, interpolation=filter))
     assert found.shape == (side, side, 3) and found.dtype == np.uint8
-    if mode != "border":
+    if mode != "letterbox":
         assert (found == 255).all()
 
 
 @pytest.mark.parametrize("size", [(31, 32), (32, 31), (32, 32)])
 def test_images_that_need_a_border_only_get_it(size: tuple[int, int]) -> None:
     """One pixel short of the input on one side, and of its length on the other."""
-    found = fit(Image.new("RGB", size, "white"), how("border"))
+    found = fit(Image.new("RGB", size, "white"), how("letterbox"))
     assert found.shape == (32, 32, 3) and (found == 255).sum() == size[0] * size[1] * 3
 
 
@@ -56,7 +56,7 @@ def test_border_keeps_the_aspect_on_black(
     size: tuple[int, int], box: tuple[int, int, int, int] | None
 ) -> None:
     """All of the image is there, with its aspect; the rest is black."""
-    found = fit(Image.new("RGB", size, "white"), how("border"))
+    found = fit(Image.new("RGB", size, "white"), how("letterbox"))
     inside = np.zeros((32, 32), bool)
     top, left, bottom, right = box or (0, 0, 32, 32)
     inside[top:bottom, left:right] = True
@@ -120,7 +120,7 @@ def test_placed_says_where_fit_puts_the_image(size: tuple[int, int], mode: str) 
     rows, columns = np.nonzero(found)
     assert abs(rows.mean() + 0.5 - (top + y * height / size[1])) < 1
     assert abs(columns.mean() + 0.5 - (left + x * width / size[0])) < 1
-    if mode == "border":
+    if mode == "letterbox":
         outside = np.ones((64, 64), bool)
         outside[int(top) : int(top + height), int(left) : int(left + width)] = False
         assert (fit(image, preprocessing)[outside] == 0).all()

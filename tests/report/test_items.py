@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fashionbatch.report import items
-from fashionbatch.report.items import Answers
+from fashionbatch.store.answers import Answers
 
 COUNTS = st.integers(0, 60)
 

@@ -35,7 +35,7 @@ def test_lists_backbones_without_torch() -> None:
 def test_preprocessing_is_that_of_the_weights(spec: fashionbatch.BackboneSpec) -> None:
     given = spec.preprocessing
     assert (given.size, given.resize) == SIZES[spec.name]
-    assert (given.crop_mode, given.interpolation) == ("border", "bicubic")
+    assert (given.crop_mode, given.interpolation) == ("letterbox", "bicubic")
     for pixel, value in ((127, 0.0), (255, 1.0)):  # (pixel - 127) / 128
         assert (pixel / 255 - given.mean[0]) / given.std[0] == pytest.approx(value, abs=1e-9)
 

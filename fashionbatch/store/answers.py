@@ -1,0 +1,45 @@
+"""What a prediction file answers of every row, in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fashionbatch.store.reader import Predictions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What is known of every row of a prediction file; 12 bytes of memory for each.
+
+    Attributes:
+        labels: int32 ``[N]``, positions in the classes; -1 unknown.
+        predicted: int32 ``[N]``, the most probable class.
+        confidence: float32 ``[N]``, its probability.
+    """
+
+    labels: npt.NDArray[np.int32]
+    predicted: npt.NDArray[np.int32]
+    confidence: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def wrong(self) -> npt.NDArray[np.bool_]:
+        """bool ``[N]``: the label is known and another class."""
+        wrong: npt.NDArray[np.bool_] = (self.labels >= 0) & (self.labels != self.predicted)
+        return wrong
+
+
+def answers_of(predictions: Predictions, labels: npt.NDArray[np.int32] | None = None) -> Answers:
+    """Reads them block by block; without ``labels``, those of the file."""
+    labels = predictions.labels if labels is None else labels
+    predicted = np.empty(len(predictions), np.int32)
+    confidence = np.empty(len(predictions), np.float32)
+    for batch in predictions.batches():
+        predicted[batch.start : batch.stop] = batch.topk_index[:, 0]
+        confidence[batch.start : batch.stop] = batch.topk_probability[:, 0]
+    return Answers(labels=labels, predicted=predicted, confidence=confidence)
