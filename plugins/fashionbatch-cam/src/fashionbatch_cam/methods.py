@@ -33,9 +33,6 @@ class _Logits(nn.Module):
         super().__init__()
         self.backbone = explained.model.backbone
         self.head = explained.model.head
-        # torchcam puts a model back into the mode in which it found it; the children's stay as
-        # they are
-        self.training = False
         self.bottleneck = torch.empty(0)
 
     def forward(self, images: Tensor) -> Tensor:
