@@ -13,6 +13,7 @@ from fashionbatch.config.results import (
     AuditConfig,
     EvaluateConfig,
     ExportConfig,
+    LabelledConfig,
     MergeConfig,
     SearchConfig,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "ExplainConfig",
     "ExportConfig",
     "InspectConfig",
+    "LabelledConfig",
     "MergeConfig",
     "PredictConfig",
     "SearchConfig",

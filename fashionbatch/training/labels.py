@@ -114,4 +114,3 @@ def balanced_weights(counts: npt.NDArray[np.int64]) -> Tensor:
     weights = np.zeros(len(counts), np.float64)
     weights[present] = counts.sum() / (present.sum() * counts[present])
     return torch.from_numpy(weights.astype(np.float32))
-
