@@ -150,6 +150,32 @@ def test_truth_that_has_changed(predicted: Predicted, tmp_path: Path) -> None:
     assert {**named, "truth": ""} == {**api.evaluate(predicted.file)["attributes"], "truth": ""}
 
 
+def test_what_makes_a_data_set_another_one(predicted: Predicted, tmp_path: Path) -> None:
+    """A whole shard is known by its hash, a part of one by the images' hashes."""
+    path = moved(predicted, tmp_path, source=str(predicted.data))
+    with h5py.File(path, "r+") as file:
+        card = json.loads(file.attrs["model_card"])
+        card["lineage"]["data_fingerprint"] = "0" * 64
+        file.attrs["model_card"] = json.dumps(card)
+        sha256, count = file["shards/sha256"][0], file["shards/count"][0]
+
+    def same(**changes: Any) -> bool:
+        with h5py.File(path, "r+") as file:
+            for name, value in changes.items():
+                file[name.replace("_", "/")][0] = value
+        found = api.evaluate(path)
+        assert (found["attributes"] is None) == (found["category_types"] == [])
+        return found["attributes"] is not None
+
+    assert same()
+    assert not same(shards_sha256="0" * 64)
+    assert same(shards_count=count - 1)  # of a part
+    assert same(shards_sha256=sha256)
+    assert not same(items_sha256=np.full(32, 7, np.uint8))
+    assert same(shards_count=count)  # the shard is whole and has the right hash
+    assert not same(items_name="img/other.jpg")
+
+
 def test_a_folder_was_predicted(predicted: Predicted, tmp_path: Path) -> None:
     """Types are those of the data set that the model knows; all else is what is named."""
     path = tmp_path / "folder.h5"
