@@ -40,6 +40,11 @@ _PUBLIC = {
     "Targets": "fashionbatch.training.targets",
     "Visualizer": "fashionbatch.explain.base",
     "Picture": "fashionbatch.explain.base",
+    "Answer": "fashionbatch.explain.base",
+    "Explained": "fashionbatch.explain.base",
+    "Photo": "fashionbatch.explain.base",
+    "Heat": "fashionbatch.explain.heated",
+    "HeatVisualizer": "fashionbatch.explain.heated",
     "audit": "fashionbatch.api",
     "evaluate": "fashionbatch.api",
     "explain": "fashionbatch.api",
@@ -49,6 +54,7 @@ _PUBLIC = {
     "open_predictions": "fashionbatch.store.reader",
     "open_shards": "fashionbatch.shards.read",
     "predict": "fashionbatch.api",
+    "report": "fashionbatch.api",
     "search": "fashionbatch.api",
     "shard": "fashionbatch.api",
     "train": "fashionbatch.api",
@@ -56,17 +62,22 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Answer",
     "Attribute",
     "BackboneSpec",
     "Engine",
     "EngineJob",
     "EngineSpec",
+    "Explained",
     "Failure",
     "HeadSpec",
+    "Heat",
+    "HeatVisualizer",
     "Item",
     "Logger",
     "LoggerSpec",
     "OptimizerSpec",
+    "Photo",
     "Picture",
     "Preprocessing",
     "Regularizer",
@@ -89,6 +100,7 @@ __all__ = [
     "open_predictions",
     "open_shards",
     "predict",
+    "report",
     "search",
     "shard",
     "train",
@@ -104,12 +116,14 @@ if TYPE_CHECKING:
         inspect,
         merge,
         predict,
+        report,
         search,
         shard,
         train,
         verify,
     )
-    from fashionbatch.explain.base import Picture, Visualizer
+    from fashionbatch.explain.base import Answer, Explained, Photo, Picture, Visualizer
+    from fashionbatch.explain.heated import Heat, HeatVisualizer
     from fashionbatch.hookspecs import hookimpl
     from fashionbatch.models.engine import Engine, EngineJob
     from fashionbatch.shards.read import open_shards

@@ -22,6 +22,7 @@ from fashionbatch.config import (
     InspectConfig,
     MergeConfig,
     PredictConfig,
+    ReportConfig,
     SearchConfig,
     ShardConfig,
     TrainConfig,
@@ -395,6 +396,75 @@ def audit(predictions: str | Path, *, tell: Tell = _silent, **options: Any) -> d
     from fashionbatch.evaluation.audit import run as auditing
 
     return auditing.audit(path, config, config.output or folders.AUDIT / path.stem, tell)
+
+
+def report(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[str, Any]:
+    """Writes one HTML file that shows what a model answered, for people who do not know the code.
+
+    Args:
+        source: a prediction file, or a run: then its validation images are predicted first, into
+            ``val.h5`` in its folder.
+        tell: gets ``("stage", {"name", "items"})`` and ``("progress", {"items"})``, and what
+            :func:`predict` tells.
+        options: the fields of :class:`fashionbatch.config.ReportConfig`, such as ``output``.
+
+    Returns:
+        see :func:`fashionbatch.report.run.report`.
+
+    Raises:
+        FashionbatchError: one line that says what cannot be reported and what to do.
+
+    Example:
+        >>> fashionbatch.report("predictions/photos-val.h5")["output"]  # doctest: +SKIP
+        'reports/photos-val.html'
+    """
+    config = make(ReportConfig, _with_paths(options, "model", "catalog", "labels", "output"))
+    path = Path(source)
+    run = folders.run_at(path)
+    if run is not None:
+        if config.model is not None:
+            raise UsageError(f"{path} is a run: leave --model out, or name a prediction file")
+        path = _predicted(run, config, tell)
+    from fashionbatch import registry
+    from fashionbatch.report import run as reporting
+    from fashionbatch.store.reader import open_predictions
+
+    name, settings = parse_choice(config.heatmap)
+    visualizer = registry.create(registry.find("visualizer", name), **settings)
+    with open_predictions(path) as opened:
+        sha256 = str(opened.model.get("sha256"))
+    if run is None:
+        try:
+            run = folders.find_run_of(sha256, config.model)
+        except UsageError:
+            if config.model is not None:
+                raise
+    stem = run.name if run is not None and path.parent == run else path.stem
+    output = config.output or folders.REPORTS / f"{stem}.html"
+    return reporting.report(path, config, output, run, visualizer, tell)
+
+
+def _predicted(run: Path, config: ReportConfig, tell: Tell) -> Path:
+    """The predictions of a run's validation images, made now or by an earlier report."""
+    from fashionbatch.models.card import load_card
+
+    data = config.catalog or load_card(run).lineage.get("data")
+    if data is None or not Path(data).exists():
+        raise UsageError(
+            f"{run} was trained on {data}, which is not there: name it with --catalog, or report "
+            "a prediction file"
+        )
+    output = run / "val.h5"
+    predict(
+        data,
+        model=run,
+        split="val",
+        probabilities=True,
+        output=output,
+        device=config.device,
+        tell=tell,
+    )
+    return output
 
 
 def merge(

@@ -18,6 +18,7 @@ PREDICTIONS = Path("predictions")
 INSPECTION = Path("inspection")
 SEARCH = Path("search")
 AUDIT = Path("audit")
+REPORTS = Path("reports")
 
 
 def data_sets() -> list[Path]:
@@ -75,6 +76,14 @@ def find_run(model: Path | None) -> Path:
             "or name one with --model"
         )
     return max(finished, key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def run_at(path: Path) -> Path | None:
+    """The run that a user's path names, its folder or a name below ``runs/``, if it names one."""
+    for folder in (path, RUNS / path):
+        if (folder / "model.json").is_file():
+            return folder
+    return None
 
 
 def find_run_of(sha256: str, model: Path | None) -> Path:

@@ -6,11 +6,15 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+import fashionbatch
 from fashionbatch import plugins, registry
+from fashionbatch.models.build import build, find_backbone
 from fashionbatch.training import checkpoint
 from fashionbatch.training.targets import Loss, Targets
 from tests.training.components import model, regularizer, schedule
@@ -23,6 +27,7 @@ COMPONENTS = (
     ("regularizer", "label-noise"),
     ("schedule", "halve"),
     ("logger", "lines"),
+    ("visualizer", "saliency"),
 )
 
 
@@ -116,3 +121,30 @@ def test_schedule_and_logger(tmp_path: Path) -> None:
     other.load_state_dict(json.loads(json.dumps(halve.state_dict())))
     other.after_epoch(4, {"val_loss": 0.8})
     assert (halve(3), other(4)) == (0.5, 0.25)
+
+
+def test_visualizer() -> None:
+    """The heat is the gradient's largest channel of the named class, at every pixel."""
+    component, spec = find_backbone("small-resnet")
+    network = build(component, spec.preprocessing, spec.head, 2, 1)
+    network.requires_grad_(False)
+    explained = fashionbatch.Explained(
+        model=network,
+        classes=("hat", "shoe"),
+        attributes=("red",),
+        preprocessing=spec.preprocessing,
+        cam_layer=network.backbone.get_submodule(spec.cam_layer),
+        device=torch.device("cpu"),
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 28, 3), np.uint8)
+    photo = fashionbatch.Photo(image=Image.fromarray(pixels), name="1.png")
+    saliency = registry.create(registry.find("visualizer", "saliency"), target="red")
+    [picture] = saliency.draw(explained, [photo])
+    assert set(picture.about) == {"Class", "Probability"} and picture.about["Class"] == "red"
+    [heat], [chosen], _ = saliency.maps(explained, [photo.image])
+    inputs = explained.inputs([photo.image]).float().requires_grad_()
+    network(inputs).attributes[0, 0].backward()
+    assert inputs.grad is not None
+    by_hand = inputs.grad[0].abs().amax(dim=0)
+    assert chosen == 2
+    assert np.allclose(heat, (by_hand / by_hand.max()).numpy(), atol=1e-5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from fashionbatch.errors import UsageError
-from fashionbatch.explain import heat
-from fashionbatch.explain.base import Explained, Photo, Picture, Visualizer, probabilities
+from fashionbatch.explain.base import Explained, probabilities
+from fashionbatch.explain.heated import Heat, HeatVisualizer
 from fashionbatch.pipeline.transforms import placed
 from fashionbatch.specs import Preprocessing
 
@@ -21,21 +21,24 @@ _BATCH = 32
 _SHARE = 7
 
 
-class Occlusion(Visualizer):
+class Occlusion(HeatVisualizer):
     """A grey square slides over the network's input (Zeiler & Fergus 2014, section 4.2).
 
     The heat of a pixel is the mean, over the squares that hide it, of how much the probability
-    falls; where it rises, there is no heat. It is scaled so that the largest of an image is 1; the
-    caption says how low the probability got. Squares that lie on the letterbox alone are
-    left out.
+    falls; where it rises, there is no heat. The caption says how low the probability got. Squares
+    that lie on the letterbox alone are left out.
 
     Args:
         patch: side of the square, in pixels of the input; by default a seventh of the input's.
         stride: from one square to the next; by default half a square.
-        target: name of a class or attribute; by default the predicted class, or, of a model that
-            learnt attributes only, the most probable one.
-        intensity: of the heat over the image.
+        target: see :class:`fashionbatch.HeatVisualizer`.
+        intensity: likewise.
+        sheet: likewise.
     """
+
+    name = "occlusion"
+    title = "Occlusion"
+    together = 1  # each takes hundreds of passes
 
     def __init__(
         self,
@@ -43,37 +46,30 @@ class Occlusion(Visualizer):
         stride: int | None = None,
         target: str | None = None,
         intensity: float = 0.4,
+        sheet: bool = False,
     ) -> None:
         if patch is not None and patch < 1:
             raise ValueError(f"patch is at least 1 pixel, not {patch}")
         if stride is not None and stride < 1:
             raise ValueError(f"stride is at least 1 pixel, not {stride}")
-        if not 0 <= intensity <= 1:
-            raise ValueError(f"intensity is from 0 to 1, not {intensity}")
+        super().__init__(intensity, target, sheet)
         self.patch = patch
         self.stride = stride
-        self.target = target
-        self.intensity = intensity
 
-    def draw(self, explained: Explained, photos: Sequence[Photo]) -> Iterator[Picture]:
-        """See :class:`fashionbatch.Visualizer`."""
-        for photo in photos:
-            falls, chosen, before, lowest = self.falls(explained, photo.image)
-            image = heat.readable(photo.image)
-            shown = (falls / max(falls.max(), 1e-12)).clip(0, 1).astype(np.float32)
-            over = heat.onto_original(shown, image.size, explained.preprocessing)
-            mixed = heat.overlay(image, over, self.intensity)
-            answer = explained.answers[chosen]
-            caption = f"{answer}  {before:.1%}, down to {min(before, lowest):.1%}"
-            yield Picture(
-                name=photo.name,
-                image=heat.captioned(mixed, caption),
-                about={
-                    "Class": answer,
-                    "Probability": f"{before:.4f}",
-                    "Lowest": f"{lowest:.4f}",
-                },
-            )
+    def heat(self, explained: Explained, images: Sequence[Image.Image]) -> Heat:
+        """See :class:`fashionbatch.HeatVisualizer`; see :meth:`falls` for its errors."""
+        with torch.inference_mode():
+            answer = explained.answer(explained.logits(explained.inputs(images)), self.target)
+        found = [self.falls(explained, image) for image in images]
+        return Heat(
+            maps=torch.from_numpy(np.stack([falls for falls, _, _, _ in found])),
+            answer=answer,
+            captions=[
+                f"{explained.answers[chosen]}  {before:.1%}, down to {min(before, lowest):.1%}"
+                for _, chosen, before, lowest in found
+            ],
+            about=[{"Lowest": f"{lowest:.4f}"} for _, _, _, lowest in found],
+        )
 
     def falls(
         self, explained: Explained, image: Image.Image

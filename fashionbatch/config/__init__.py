@@ -15,6 +15,7 @@ from fashionbatch.config.results import (
     ExportConfig,
     LabelledConfig,
     MergeConfig,
+    ReportConfig,
     SearchConfig,
 )
 from fashionbatch.config.shard import DEFAULT_SPLIT, ShardConfig
@@ -30,6 +31,7 @@ __all__ = [
     "LabelledConfig",
     "MergeConfig",
     "PredictConfig",
+    "ReportConfig",
     "SearchConfig",
     "ShardConfig",
     "TrainConfig",

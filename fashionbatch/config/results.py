@@ -193,3 +193,37 @@ class AuditConfig(LabelledConfig):
         None, "Folder for tables and sheets. [default: audit/FILE's name]", "--output", "-o"
     )
     seed: int = option(0, "Seed of everything random.", min=0, max=2**63 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig(LabelledConfig):
+    """What a report shows; see :func:`fashionbatch.report`."""
+
+    output: Path | None = option(
+        None, "HTML file to make. [default: reports/FILE's name.html]", "--output", "-o"
+    )
+    model: Path | None = option(
+        None,
+        "Run whose model made the file, for curves and heat maps. [default: found in runs/ by its "
+        "hash]",
+    )
+    catalog: Path | None = option(
+        None,
+        "Folder of images or of shards that was predicted, for pictures. "
+        "[default: where it lay then]",
+    )
+    items: int = option(
+        10_000, "Items that can be looked through; of more, mistakes first.", min=1, max=100_000
+    )
+    thumbnails: int = option(
+        1_000, "Items with a picture: doubtful ones first, then some of all classes.", min=0
+    )
+    heatmaps: int = option(
+        60, "Items with a picture of what the model looked at, mistakes first.", min=0
+    )
+    heatmap: str = option("grad-cam", "Visualizer of these pictures: NAME[:k=v,...].")
+    precision: float = option(
+        0.95, "Share that must be right of what the model is trusted with.", min=0, max=1
+    )
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps.")
+    seed: int = option(0, "Seed of everything random.", min=0, max=2**63 - 1)

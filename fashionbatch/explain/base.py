@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fashionbatch.errors import UnknownNameError
+from fashionbatch.errors import PluginError, UnknownNameError
+from fashionbatch.explain.maps import channel_maps
 from fashionbatch.models.build import Classifier, Outputs
 from fashionbatch.pipeline.transforms import fit
 from fashionbatch.specs import MapLayout, Preprocessing
@@ -58,6 +59,21 @@ class Picture:
             latin = key.isprintable() and all(ord(c) < 256 for c in key)
             if not latin or not 0 < len(key) < 80 or key != key.strip():
                 raise ValueError(f"Picture.about: {key!r} is not 1 to 79 characters of Latin-1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What is explained of each image, see :meth:`Explained.answer`.
+
+    Attributes:
+        chosen: int64 ``[N]``, a class, or, counted on from the classes, an attribute.
+        score: float ``[N]``, its logit; gradients flow through it where they are computed.
+        probability: float ``[N]``, from 0 to 1: a class's among the classes, an attribute's own.
+    """
+
+    chosen: Tensor
+    score: Tensor
+    probability: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +127,67 @@ class Explained:
         Raises:
             UnknownNameError: the model has no such target.
         """
-        logits = all_logits(outputs)
+        return self._choose(all_logits(outputs), target)
+
+    def _choose(self, logits: Tensor, target: str | None) -> Tensor:
         if target is not None:
             return torch.full((len(logits),), self.number(target), device=logits.device)
         return logits[:, : len(self.classes) or None].argmax(dim=1)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Runs the model.
+
+        Args:
+            images: uint8 or float ``[N, 3, size, size]`` from 0 to 255, as :meth:`inputs` gives
+                them; gradients reach one that requires them, whatever of the model is frozen.
+
+        Returns:
+            float ``[N, classes + attributes]``, in the order of :attr:`answers`.
+        """
+        return all_logits(self.model(images))
+
+    def answer(self, logits: Tensor, target: str | None = None) -> Answer:
+        """What is explained of each image: the target, or else the model's answer.
+
+        Args:
+            logits: float ``[N, classes + attributes]``, as :meth:`logits` gives them.
+            target: name of a class or attribute; without one, see :meth:`choose`.
+
+        Raises:
+            UnknownNameError: the model has no such target.
+        """
+        chosen = self._choose(logits, target)
+        classes, attributes = logits.tensor_split([len(self.classes)], dim=1)
+        shares = torch.cat([classes.softmax(dim=1), attributes.sigmoid()], dim=1)
+        return Answer(
+            chosen=chosen,
+            score=logits.gather(1, chosen[:, None])[:, 0],
+            probability=shares.gather(1, chosen[:, None])[:, 0],
+        )
+
+    def cam_maps(self, values: Tensor | None) -> Tensor:
+        """What ``cam_layer`` gave, or a gradient of that, as maps.
+
+        Args:
+            values: float, as the layer gives them; ``None`` where it was never run.
+
+        Returns:
+            float ``[N, C, h, w]``, a view; the tokens of a transformer that stand for no place are
+            left out.
+
+        Raises:
+            PluginError: they are no maps of ``cam_layout``.
+        """
+        maps = channel_maps(values, self.cam_layout) if isinstance(values, Tensor) else None
+        if maps is None:
+            given = "nothing: it is never run as a whole"
+            if values is not None:
+                given = str(list(getattr(values, "shape", ())) or f"a {type(values).__name__}")
+            raise PluginError(
+                f"the backbone's cam_layer gives {given}, not maps as its cam_layout "
+                f"({self.cam_layout or 'any'}) says: a heat map needs a spatial map"
+            )
+        return maps
 
     def inputs(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB images → uint8 ``[N, 3, size, size]`` on the device, as the model takes them."""

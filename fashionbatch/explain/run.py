@@ -58,7 +58,7 @@ def explain(
         UsageError: a path does not exist.
         SourceError: no image could be used.
     """
-    explained = _load(run, config.device)
+    explained = load(run, config.device)
     photos: list[Photo] = []
     failed: list[dict[str, str]] = []
     count = 0
@@ -96,7 +96,13 @@ def explain(
     }
 
 
-def _load(run: Path, device_name: str) -> Explained:
+def load(run: Path, device_name: str) -> Explained:
+    """The model of a run, ready to be explained.
+
+    Raises:
+        ModelError: it is damaged, or its package is missing.
+        UsageError: there is no such device.
+    """
     model, card = cards.load(run)
     device = devices.choose(device_name)
     _, spec = find_backbone(f"{card.backbone['provider']}:{card.backbone['name']}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,81 @@ _MOST_LISTED = 1000
 Tell = Callable[[str, dict[str, Any]], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What an audit found.
+
+    Attributes:
+        items: that were judged.
+        agreement: share of them that the cross-validated classifier takes for their label.
+        listed: ``suspects``, ``twins`` and ``outliers``, the worst first; each with the ``row`` of
+            the file (twins with ``twin_row`` too) and what :func:`audit` says of them.
+        scarce: classes with fewer items than folds.
+        no_pairs: why twins and outliers were not looked for.
+    """
+
+    items: int
+    agreement: float
+    listed: dict[str, list[dict[str, Any]]]
+    scarce: list[dict[str, Any]]
+    no_pairs: str | None
+
+
+def look(
+    predictions: Predictions, labels: npt.NDArray[np.int32], config: AuditConfig, tell: Tell
+) -> Findings:
+    """Ranks the items whose label is doubtful, and writes nothing.
+
+    Args:
+        predictions: with features.
+        labels: int32 ``[N]``, of every row; -1 unknown.
+        config: of the job.
+        tell: gets ``("start", {"items"})`` and ``("progress", {"items"})``.
+
+    Raises:
+        UsageError: too few items have a known class, or there are no features.
+    """
+    rows = np.flatnonzero(labels >= 0)
+    mine = labels[rows]
+    if len(np.unique(mine)) < 2 or len(rows) < 2 * config.folds:
+        raise UsageError(
+            f"{predictions.path}: of {counted(len(rows), 'item')} the class is known, which is too "
+            "few to audit; give a table of classes with --labels"
+        )
+    features = predictions.features(config.features)
+    few = len(rows) <= _MOST_PAIRS
+    tell("start", {"items": len(rows) * (1 + few)})
+
+    def advance(count: int) -> None:
+        tell("progress", {"items": count})
+
+    probability = probe.cross_validated(
+        features, rows, mine, len(predictions.classes),
+        folds=config.folds, seed=config.seed, advance=advance,
+    )  # fmt: skip
+    found = _Audit(predictions, rows, mine, probability)
+    listed: dict[str, list[dict[str, Any]]] = {
+        "suspects": found.suspects(),
+        "twins": [],
+        "outliers": [],
+    }
+    if few:
+        around = neighbourhood.look(
+            probe.read(features, rows), mine, similar=config.similar, advance=advance
+        )
+        listed["twins"] = found.twins(around)
+        listed["outliers"] = found.outliers(around)
+    return Findings(
+        items=len(rows),
+        agreement=round(float((probability.argmax(axis=1) == mine).mean()), 6),
+        listed=listed,
+        scarce=_scarce(predictions, mine, config.folds),
+        no_pairs=None
+        if few
+        else f"twins and outliers were not looked for: over {_MOST_PAIRS:,} items",
+    )
+
+
 def audit(path: Path, config: AuditConfig, output: Path, tell: Tell) -> dict[str, Any]:
     """Ranks the items whose label is doubtful.
 
@@ -52,60 +128,28 @@ def audit(path: Path, config: AuditConfig, output: Path, tell: Tell) -> dict[str
         UsageError: too few items have a known class, or there are no features.
     """
     with open_predictions(path) as predictions:
-        labels = _labels(predictions, config)
-        rows = np.flatnonzero(labels >= 0)
-        mine = labels[rows]
-        if len(np.unique(mine)) < 2 or len(rows) < 2 * config.folds:
-            raise UsageError(
-                f"{path}: of {counted(len(rows), 'item')} the class is known, which is too few to "
-                "audit; give a table of classes with --labels"
-            )
-        features = predictions.features(config.features)
         if output.exists() and not output.is_dir():
             raise UsageError(f"{output} is a file: name a folder for tables and sheets with -o")
-        few = len(rows) <= _MOST_PAIRS
-        tell("start", {"items": len(rows) * (1 + few)})
-
-        def advance(count: int) -> None:
-            tell("progress", {"items": count})
-
-        probability = probe.cross_validated(
-            features, rows, mine, len(predictions.classes),
-            folds=config.folds, seed=config.seed, advance=advance,
-        )  # fmt: skip
-        found = _Audit(predictions, rows, mine, probability)
-        listed: dict[str, list[dict[str, Any]]] = {
-            "suspects": found.suspects(),
-            "twins": [],
-            "outliers": [],
-        }
-        if few:
-            around = neighbourhood.look(
-                probe.read(features, rows), mine, similar=config.similar, advance=advance
-            )
-            listed["twins"] = found.twins(around)
-            listed["outliers"] = found.outliers(around)
-        written = _write(output, listed)
+        found = look(predictions, _labels(predictions, config), config, tell)
+        written = _write(output, found.listed)
         no_sheets: str | None = None
         failed: list[dict[str, str]] = []
         if config.sheets:
-            drawn, no_sheets, failed = _draw(predictions, listed, config, output)
+            drawn, no_sheets, failed = _draw(predictions, found.listed, config, output)
             written += drawn
         public = {
             kind: [{k: v for k, v in entry.items() if not k.endswith("row")} for entry in entries]
-            for kind, entries in listed.items()
+            for kind, entries in found.listed.items()
         }
         return {
             "predictions": str(path),
             "output": str(output),
-            "items": len(rows),
-            "agreement": round(float((probability.argmax(axis=1) == mine).mean()), 6),
+            "items": found.items,
+            "agreement": found.agreement,
             **public,
             "files": written,
-            "scarce": _scarce(predictions, mine, config.folds),
-            "no_pairs": None
-            if few
-            else f"twins and outliers were not looked for: over {_MOST_PAIRS:,} items",
+            "scarce": found.scarce,
+            "no_pairs": found.no_pairs,
             "no_sheets": no_sheets,
             "failed": failed,
         }

@@ -1,0 +1,79 @@
+"""What was run on what, in words for people."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+from fashionbatch.models.card import ModelCard
+from fashionbatch.store.reader import Predictions
+
+#: columns of a history that are shown
+_SHOWN = ("loss", "top1", "top3", "attr_recall3", "attr_map")
+
+
+def facts(predictions: Predictions, card: ModelCard | None, run: Path | None) -> list[list[str]]:
+    """Names and values, in the order in which people ask."""
+    known = predictions.fingerprint
+    model = predictions.model
+    lineage = model.get("lineage", {})
+    backbone, preprocessing = model.get("backbone", {}), model.get("preprocessing", {})
+    engine = known.get("engine") or {}
+    found: list[tuple[str, Any]] = [
+        ("Prediction file", predictions.path.name),
+        ("Catalogue", predictions.source or "not said"),
+        ("Shards", f"{len(predictions.shard_names):,}"),
+        ("Network", _versioned(backbone)),
+        ("Weights it began with", lineage.get("weights")),
+        ("Trained on", lineage.get("data")),
+        ("Data fingerprint", lineage.get("data_fingerprint")),
+        ("Recipe", lineage.get("recipe")),
+        ("Run", run),
+        ("Model (SHA-256)", model.get("sha256")),
+        ("Temperature", model.get("temperature") if model.get("temperature", 1.0) != 1 else None),
+        ("Input", _input(preprocessing)),
+        ("Engine", _versioned(engine)),
+        ("Precision", " on ".join(filter(None, (known.get("precision"), known.get("device"))))),
+        ("Components", ", ".join(_versioned(c) for c in lineage.get("components", ()))),
+        ("Code", ", ".join(f"{k} {v}" for k, v in (known.get("code") or {}).items())),
+    ]
+    if card is not None and card.temperature != model.get("temperature", 1.0):
+        found.append(("Temperature fitted since", f"{card.temperature:.4f}"))
+    return [[name, str(value)] for name, value in found if value not in (None, "")]
+
+
+def history(run: Path | None, card: ModelCard | None) -> dict[str, Any] | None:
+    """``{"rows", "best"}``: the epochs of a run, and which of them was the best."""
+    if run is None:
+        return None
+    try:
+        with (run / "history.csv").open(encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+    except OSError:
+        return None
+    wanted = {"epoch", "lr", *(f"{s}_{m}" for s in ("train", "val") for m in _SHOWN)}
+    rows = [{k: _number(v) for k, v in line.items() if k in wanted} for line in lines]
+    best = card.metrics.get("best_epoch") if card is not None else None
+    return {"rows": rows, "best": best} if rows else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _versioned(component: dict[str, Any]) -> str:
+    parts = (component.get("name"), component.get("version"))
+    return " ".join(str(part) for part in parts if part)
+
+
+def _input(preprocessing: dict[str, Any]) -> str:
+    if not preprocessing:
+        return ""
+    size = preprocessing.get("size")
+    return f"{size} × {size} pixels, {preprocessing.get('crop_mode')}"
