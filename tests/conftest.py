@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from fashionbatch import plugins
 from fashionbatch.shards.manifest import Manifest
 from fashionbatch.shards.pack import Prepared
 from fashionbatch.sources import Failure, Item, Source
+from tests.sources import deepfashion_tree as trees
 
 CLOTHING = Path(__file__).resolve().parents[2] / "shared" / "data" / "clothing"
 
@@ -159,6 +161,24 @@ def predictions(tmp_path: Path) -> Callable[..., Path]:
         return write(tmp_path / name, *arguments, **changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def deepfashion(
+    tmp_path_factory: pytest.TempPathFactory, photo: Photo
+) -> tuple[Path, dict[str, trees.Image]]:
+    """A packed DeepFashion of 46 images and 12 attributes, and what its files say, by name.
+
+    Of the last image all attributes are unknown.
+    """
+    from fashionbatch import api
+
+    folder = tmp_path_factory.mktemp("deepfashion")
+    shown = trees.images(1, width=12)
+    shown[-1] = dataclasses.replace(shown[-1], values=(0,) * 12)
+    trees.write_tree(folder / "tree", photo=photo, shown=shown)
+    api.shard(folder / "tree", output=folder / "packed", allow_missing_classes=True, workers=1)
+    return folder / "packed", {image.name: image for image in shown}
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from fashionbatch import api
-from fashionbatch.cli.console import say, show_json, show_table, warn
+from fashionbatch.cli.console import safe, say, show_json, show_table, warn
+from fashionbatch.cli.evaluated import figure, interval, show_attributes, show_types
 from fashionbatch.cli.options import Json, with_options
 from fashionbatch.config import EvaluateConfig
 from fashionbatch.errors import counted
@@ -35,7 +36,9 @@ def evaluate(
     """Count what is right in a prediction file.
 
     Figures are over the items whose class is known and that have a prediction, with intervals that
-    hold the true figure in 95 of 100 cases.
+    hold the true figure in 95 of 100 cases. Which attributes the items have says the data set that
+    was predicted, if it still lies there, or --labels: a packed data set, or a table with a column
+    for each attribute.
     """
     result = api.evaluate(predictions, **options)
     if json:
@@ -53,6 +56,11 @@ def evaluate(
     for foreign in result["foreign"][:_LABELS]:
         name, items = foreign["label"], counted(foreign["items"], "item")
         warn(f"{items} of class {name!r}, which the model does not know, counted nowhere")
+    if result["no_attributes"]:
+        say(f"attributes are not evaluated: {result['no_attributes']}")
+    elif result["attributes"] and result["attributes"]["foreign"]:
+        foreign = counted(result["attributes"]["foreign"], "attribute")
+        warn(f"{foreign} that the model does not know, counted nowhere")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -62,6 +70,16 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _show(result: dict[str, Any]) -> None:
+    if result["items"]:
+        _show_categories(result)
+    else:
+        print(f"{safe(result['predictions'])}: of no item is the class known")
+    if result["attributes"]:
+        print()
+        show_attributes(result["attributes"])
+
+
+def _show_categories(result: dict[str, Any]) -> None:
     more = [
         counted(result[key], "item") + words
         for key, words in (("unlabelled", " of unknown class"), ("failed", " without a prediction"))
@@ -72,7 +90,7 @@ def _show(result: dict[str, Any]) -> None:
         f"{result['predictions']}: {counted(result['items'], 'item')}{beside}",
         ["figure", "value", "95 % interval"],
         [
-            [name, _figure(result[key]), _interval(result["intervals"][key])]
+            [name, figure(result[key]), interval(result["intervals"][key])]
             for key, name in _NAMES.items()
         ],
     )
@@ -83,10 +101,13 @@ def _show(result: dict[str, Any]) -> None:
         "Classes, the largest first" + (f" ({left:,} more: --json)" if left else ""),
         ["class", "items", "recall", "precision", "F1"],
         [
-            [c["name"], f"{c['support']:,}", *map(_figure, (c["recall"], c["precision"], c["f1"]))]
+            [c["name"], f"{c['support']:,}", *map(figure, (c["recall"], c["precision"], c["f1"]))]
             for c in shown
         ],
     )
+    if result["category_types"]:
+        print()
+        show_types(result["category_types"], result["type_accuracy"])
     if result["confused"]:
         print()
         show_table(
@@ -109,11 +130,11 @@ def _show(result: dict[str, Any]) -> None:
 
 def _confidence(result: dict[str, Any]) -> list[list[object]]:
     fitted = result["calibration"]["temperature"]
-    rows: list[list[object]] = [["expected calibration error", _figure(result["ece"])]]
+    rows: list[list[object]] = [["expected calibration error", figure(result["ece"])]]
     if fitted:
         losses = f"log loss {fitted['loss']:.4f} -> {fitted['scaled_loss']:.4f}"
-        what = f"{fitted['value']:.3f}: {losses}, calibration error {_figure(fitted['ece'])}"
-        rows.append(["temperature that fits", what])
+        rows.append(["temperature that fits", f"{fitted['value']:.3f}: {losses}"])
+        rows.append(["calibration error with it", figure(fitted["ece"])])
     else:
         rows.append(["temperature that fits", "unknown: predict with --probabilities"])
     trusted = result["threshold"]
@@ -124,8 +145,8 @@ def _confidence(result: dict[str, Any]) -> list[list[object]]:
         rows.append(
             [
                 name,
-                f"from confidence {trusted['threshold']:.4f} on, which {trusted['coverage']:.1%} "
-                "of the items have",
+                f"from confidence {trusted['threshold']:.4f} on: {trusted['coverage']:.1%} of the "
+                "items",
             ]
         )
     for point in result["coverage"][9::5]:
@@ -144,9 +165,9 @@ def _show_slices(slices: list[dict[str, Any]]) -> None:
             [
                 s["value"] or _UNKNOWN,
                 f"{s['items']:,}",
-                _figure(s["top1"]),
-                _interval(s["intervals"]["top1"]),
-                _figure(s["macro_recall"]),
+                figure(s["top1"]),
+                interval(s["intervals"]["top1"]),
+                figure(s["macro_recall"]),
             ]
             for s in slices[:_SLICES]
         ],
@@ -166,11 +187,3 @@ def _show_against(against: dict[str, Any]) -> None:
     )
     sure = "not " if against["p"] >= 0.05 else ""
     say(f"McNemar's exact test: p = {against['p']:.2g}; {sure}more than chance at the 5 % level")
-
-
-def _figure(value: float | None) -> str:
-    return _UNKNOWN if value is None else f"{value:.4f}"
-
-
-def _interval(ends: list[float] | tuple[float, float] | None) -> str:
-    return _UNKNOWN if ends is None else f"{ends[0]:.4f} to {ends[1]:.4f}"

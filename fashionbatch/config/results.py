@@ -102,11 +102,13 @@ class SearchConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Labelled(Checked):
+class LabelledConfig(Checked):
     """Where the known classes of items come from."""
 
     labels: Path | None = option(
-        None, "Table (CSV, TSV, Parquet) of the known classes. [default: those in the file]"
+        None,
+        "Table (CSV, TSV, Parquet) or packed data set of the known classes. "
+        "[default: those in the file]",
     )
     image_column: str | None = option(
         None, "Table: column with the items' names. [default: guessed from its name]"
@@ -117,16 +119,29 @@ class _Labelled(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("image_column", "label_column", "by"):
-            if getattr(self, name, None) is not None and self.labels is None:
-                flag = "--" + name.replace("_", "-")
-                raise UsageError(f"{flag} is of a table: name that with --labels")
+        for flag in self.of_tables() if self.labels is None else ():
+            raise UsageError(f"{flag} is of a table: name that with --labels")
+
+    def columns(self) -> dict[str, str | None]:
+        """The columns of a table by what they hold; guessed where they are ``None``."""
+        return {"image_column": self.image_column, "label_column": self.label_column}
+
+    def of_tables(self) -> list[str]:
+        """The options that were given and mean a column of a table."""
+        return [
+            "--" + name.replace("_", "-")
+            for name, value in self.columns().items()
+            if value is not None
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(_Labelled):
+class EvaluateConfig(LabelledConfig):
     """How a prediction file is evaluated; see :func:`fashionbatch.evaluate`."""
 
+    type_column: str | None = option(
+        None, "Table: column with the type of the class, such as upper; figures for each type."
+    )
     by: str | None = option(None, "Table: a column, such as brand; figures for each of its values.")
     against: Path | None = option(
         None, "Another prediction file of the same items: what is won, what is lost."
@@ -149,9 +164,13 @@ class EvaluateConfig(_Labelled):
         if self.model is not None and not self.calibrate:
             raise UsageError("--model names what to --calibrate: add that, or leave it out")
 
+    def columns(self) -> dict[str, str | None]:
+        """See :class:`LabelledConfig`."""
+        return {**super().columns(), "type_column": self.type_column, "by": self.by}
+
 
 @dataclass(frozen=True, kw_only=True)
-class AuditConfig(_Labelled):
+class AuditConfig(LabelledConfig):
     """How the labels of a prediction file are audited; see :func:`fashionbatch.audit`."""
 
     features: str | None = option(
@@ -177,7 +196,7 @@ class AuditConfig(_Labelled):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportConfig(_Labelled):
+class ReportConfig(LabelledConfig):
     """What a report shows; see :func:`fashionbatch.report`."""
 
     output: Path | None = option(

@@ -72,7 +72,7 @@ class Cells:
         if k > self.stored and self.stored < self.classes:
             return np.full(self.counts.shape[:-1], np.nan)
         hits = (self.ranks >= 0) & (self.ranks < k)
-        return _share(self.counts[..., hits].sum(-1), self.counts.sum(-1))
+        return share(self.counts[..., hits].sum(-1), self.counts.sum(-1))
 
     def support(self) -> Counts:
         """int64 ``[..., C]``: items of each class."""
@@ -88,11 +88,11 @@ class Cells:
 
     def macro_recall(self) -> npt.NDArray[np.float64]:
         """Mean over the classes that have items of the share of these that were found."""
-        return _mean(_share(self.right(), self.support()))
+        return _mean(share(self.right(), self.support()))
 
     def macro_precision(self) -> npt.NDArray[np.float64]:
         """Mean over the classes that were predicted of the share that is right."""
-        return _mean(_share(self.right(), self.taken()))
+        return _mean(share(self.right(), self.taken()))
 
     def confusion(self) -> Counts:
         """int64 ``[C, C]``: items of each class (row) predicted as each class (column)."""
@@ -122,7 +122,7 @@ class Cells:
 
 def per_class(cells: Cells, names: tuple[str, ...]) -> list[PerClass]:
     """The figures of each class, in the model's order."""
-    recall, precision = _share(cells.right(), cells.support()), _share(cells.right(), cells.taken())
+    recall, precision = share(cells.right(), cells.support()), share(cells.right(), cells.taken())
     found = []
     for number, name in enumerate(names):
         r, p = known(recall[number]), known(precision[number])
@@ -157,13 +157,14 @@ def known(value: npt.ArrayLike) -> float | None:
     return None if math.isnan(figure) else figure
 
 
-def _share(part: Counts, whole: Counts) -> npt.NDArray[np.float64]:
-    share = np.full(np.shape(whole), np.nan)
-    np.divide(part, whole, out=share, where=np.asarray(whole) > 0)
-    return share
+def share(part: npt.ArrayLike, whole: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Part of a whole, of the same shape; NaN where the whole is 0."""
+    found = np.full(np.shape(whole), np.nan)
+    np.divide(part, whole, out=found, where=np.asarray(whole) > 0)
+    return found
 
 
 def _mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     there = ~np.isnan(values)
     counts = there.sum(-1)
-    return _share(np.where(there, values, 0).sum(-1), counts)
+    return share(np.where(there, values, 0).sum(-1), counts)

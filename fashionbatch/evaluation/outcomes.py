@@ -67,6 +67,8 @@ def gather(predictions: Predictions, labels: npt.NDArray[np.int32]) -> Outcomes:
     for batch in predictions.batches():
         mine = labels[batch.start : batch.stop]
         known = np.flatnonzero(mine >= 0)
+        if not len(known):
+            continue
         best, probability = batch.topk_index[known], batch.topk_probability[known]
         hits = best == mine[known, None]
         ranks = np.where(hits.any(axis=1), hits.argmax(axis=1), -1)

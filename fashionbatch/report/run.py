@@ -168,15 +168,8 @@ class _Report:
         }
 
     def _labels(self) -> npt.NDArray[np.int32]:
-        config = self.config
-        if config.labels is None:
-            return truth.of_items(self.predictions).labels
-        return truth.of_table(
-            self.predictions,
-            config.labels,
-            image_column=config.image_column,
-            label_column=config.label_column,
-        ).labels
+        named = truth.named(self.config)
+        return truth.of(self.predictions, named, self.config).labels
 
     def _evaluation(self) -> dict[str, Any] | None:
         config = self.config

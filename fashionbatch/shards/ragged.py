@@ -8,6 +8,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+Rows = npt.NDArray[np.int64]
+
 
 class Ragged:
     """``N`` rows of numbers.
@@ -42,6 +44,31 @@ class Ragged:
             raise IndexError(f"row {row} of {len(self)}")
         row %= len(self)
         return int(self.ends[row - 1]) if row else 0, int(self.ends[row])
+
+    def spans(self, rows: Rows) -> tuple[Rows, Rows]:
+        """Where each of the rows, int64 ``[n]``, starts and ends in ``values``; int64 ``[n]``."""
+        starts = np.where(rows > 0, self.ends[rows - 1], 0)
+        return starts.astype(np.int64), self.ends[rows].astype(np.int64)
+
+    def cells(self, rows: Rows) -> tuple[Rows, Rows]:
+        """Everything that some rows hold.
+
+        Args:
+            rows: int64 ``[n]``, in any order.
+
+        Returns:
+            int64 ``[V]`` each: the place in ``rows``, and the value.
+
+        Example:
+            >>> Ragged.of([[3, 5], [], [7]], np.uint16).cells(np.array([2, 0]))
+            (array([0, 1, 1]), array([7, 3, 5]))
+        """
+        starts, ends = self.spans(rows)
+        lengths = ends - starts
+        items = np.repeat(np.arange(len(rows), dtype=np.int64), lengths)
+        # the n-th value of all lies as far behind its row's start as n is behind the row's first n
+        shifts = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+        return items, self.values[np.arange(len(items)) + shifts].astype(np.int64)
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:

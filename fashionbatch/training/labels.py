@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from fashionbatch.errors import ShardError, SourceError
-from fashionbatch.shards.ragged import Ragged
 from fashionbatch.shards.read import ShardSet
 from fashionbatch.training.targets import Targets
 
@@ -67,9 +66,9 @@ class Labels:
             category = torch.from_numpy(self.shards.labels[rows].astype(np.int64))
         if ATTRIBUTES in self.tasks:
             values = np.zeros((len(rows), self.width), np.float32)
-            values[_cells(self.shards.index.positive, rows)] = 1
+            values[self.shards.index.positive.cells(rows)] = 1
             stated = np.ones((len(rows), self.width), np.bool_)
-            stated[_cells(self.shards.index.unknown, rows)] = False
+            stated[self.shards.index.unknown.cells(rows)] = False
             attributes, known = torch.from_numpy(values), torch.from_numpy(stated)
         return Targets(category=category, attributes=attributes, known=known)
 
@@ -83,7 +82,7 @@ class Labels:
         if CATEGORY in self.tasks:
             useful |= self.shards.labels[rows] >= 0
         if ATTRIBUTES in self.tasks:
-            starts, ends = _spans(self.shards.index.unknown, rows)
+            starts, ends = self.shards.index.unknown.spans(rows)
             useful |= ends - starts < self.width
         return rows[useful]
 
@@ -115,19 +114,3 @@ def balanced_weights(counts: npt.NDArray[np.int64]) -> Tensor:
     weights = np.zeros(len(counts), np.float64)
     weights[present] = counts.sum() / (present.sum() * counts[present])
     return torch.from_numpy(weights.astype(np.float32))
-
-
-def _spans(column: Ragged, rows: Rows) -> tuple[Rows, Rows]:
-    """Where the rows start and end in the column's values."""
-    starts = np.where(rows > 0, column.ends[rows - 1], 0)
-    return starts.astype(np.int64), column.ends[rows].astype(np.int64)
-
-
-def _cells(column: Ragged, rows: Rows) -> tuple[Rows, npt.NDArray[np.int64]]:
-    """Place in ``rows`` and value of everything that these rows of the column hold."""
-    starts, ends = _spans(column, rows)
-    lengths = ends - starts
-    items = np.repeat(np.arange(len(rows), dtype=np.int64), lengths)
-    # the n-th value of all lies as far behind its row's start as n is behind the row's first n
-    shifts = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-    return items, column.values[np.arange(len(items)) + shifts].astype(np.int64)

@@ -53,3 +53,12 @@ def test_arrays_that_do_not_fit_are_seen(ends: list[int]) -> None:
     """Falling ends, or others than the values have."""
     assert Ragged(np.arange(3), np.array([1, 3], np.uint64)).sound
     assert not Ragged(np.arange(3), np.array(ends, np.uint64)).sound
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=1, max_size=8), st.data())
+def test_cells_of_rows_in_any_order(rows: list[list[int]], data: st.DataObject) -> None:
+    """Each value with the place of its row among those asked for."""
+    asked = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=8))
+    items, values = Ragged.of(rows, np.uint16).cells(np.array(asked, np.int64))
+    wanted = [(place, value) for place, row in enumerate(asked) for value in rows[row]]
+    assert list(zip(items.tolist(), values.tolist(), strict=True)) == wanted

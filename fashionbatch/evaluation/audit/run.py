@@ -158,14 +158,7 @@ def audit(path: Path, config: AuditConfig, output: Path, tell: Tell) -> dict[str
 def _labels(predictions: Predictions, config: AuditConfig) -> npt.NDArray[np.int32]:
     if not predictions.classes:
         raise UsageError(f"{predictions.path} is of a model that learnt no category: no labels")
-    if config.labels is None:
-        return truth.of_items(predictions).labels
-    return truth.of_table(
-        predictions,
-        config.labels,
-        image_column=config.image_column,
-        label_column=config.label_column,
-    ).labels
+    return truth.of(predictions, truth.named(config), config).labels
 
 
 def _scarce(
