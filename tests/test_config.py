@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fashionbatch import fields
-from fashionbatch.config import PredictConfig, ShardConfig, TrainConfig
+from fashionbatch.config import ExplainConfig, PredictConfig, ShardConfig, TrainConfig
 from fashionbatch.errors import FashionbatchError, UnknownNameError, UsageError
 
 
@@ -148,12 +148,22 @@ def test_source_gets_its_own_options_only() -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "flag"),
     [
-        (ShardConfig, {"per_class": 2.5}, "--per-class 2.5: it is a whole number"),
+        (ShardConfig, {"per_class": 2.5}, "--per-class 2.5: it must be a whole number"),
         (ShardConfig, {"seed": True}, "--seed True"),
-        (ShardConfig, {"split": {"train": 1}}, "--split {'train': 1}: it is text"),
+        (ShardConfig, {"split": {"train": 1}}, "--split {'train': 1}: it must be text"),
         (ShardConfig, {"classes": "dress"}, "--classes 'dress'"),
-        (TrainConfig, {"lr": "fast"}, "--lr 'fast': it is a number"),
+        (TrainConfig, {"lr": "fast"}, "--lr 'fast': it must be a number"),
         (PredictConfig, {"probabilities": 1}, "--probabilities 1"),
+        (TrainConfig, {"lr": 0}, "--lr 0: it must be above 0"),
+        (TrainConfig, {"clip_grad": 0.0}, "--clip-grad 0.0: it must be above 0"),
+        (TrainConfig, {"regularizer": ("ema", "ema")}, "--regularizer ema is given twice"),
+        (
+            TrainConfig,
+            {"regularizer": ("clip-grad:max_norm=2",), "clip_grad": 1.0},
+            "--regularizer clip-grad is given twice (--clip-grad is short for it)",
+        ),
+        (TrainConfig, {"logger": ("tensorboard", "tensorboard")}, "--logger tensorboard"),
+        (ExplainConfig, {"rows": "unsure"}, "--rows is of a prediction file"),
     ],
 )
 def test_types_are_checked(kind: type, options: dict[str, Any], flag: str) -> None:

@@ -101,3 +101,22 @@ def test_schedules_take_their_options() -> None:
     assert [step(e) for e in (0, 9, 10, 19.5, 20)] == [1, 1, 0.5, 0.5, 0.25]
     with pytest.raises(UsageError):
         registry.create(registry.find("schedule", "step"), 50, drop=0)
+
+
+def lessened(epochs: int, *, drop: float = 0.5, every: int | None = None, on: bool = True) -> None:
+    """A factory that says what it takes."""
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"drop": "abc"}, "with drop=abc: it must be a number"),
+        ({"every": "ten"}, "with every=ten: it must be a whole number"),
+        ({"on": "yes"}, "with on=yes: it must be true or false"),
+    ],
+)
+def test_text_where_a_number_is_wanted(options: dict[str, str], told: str) -> None:
+    """One line says what it must be, not what Python could not do with it."""
+    with pytest.raises(UsageError, match=told):
+        registry.create(component(lessened), 3, **options)
+    registry.create(component(lessened), 3, drop=1, every=2)

@@ -31,7 +31,7 @@ def hooks(model):
 
 def test_values_are_the_layers(run):
     """Maps, shape and sparsity are those of the layer, read before the next one changes them."""
-    explained = explaining._load(run, "cpu")
+    explained = explaining.load(run, "cpu")
     model = explained.model
     model.backbone.stem[2] = torch.nn.ReLU(inplace=True)
     pixels = explained.inputs([photo(50, 30)])
@@ -99,14 +99,14 @@ def test_picture(run, tmp_path):
             "activations", [tmp_path / "p.png"], model=run, output=tmp_path / output, device="cpu",
             tell=lambda event, values: told.append((event, values)),
         )  # fmt: skip
-    assert (tmp_path / "a" / "p.png.png").read_bytes() == (
-        tmp_path / "b" / "p.png.png"
+    assert (tmp_path / "a" / "p.png.activations.png").read_bytes() == (
+        tmp_path / "b" / "p.png.activations.png"
     ).read_bytes()
-    about = result["about"]["p.png.png"]
+    about = result["about"]["p.png.activations.png"]
     assert about["Sparsity"].count("%") == 3 and "blocks.1 " in about["Sparsity"]
     assert told[1] == ("picture", {"name": "p.png", "about": about})
-    explained = explaining._load(run, "cpu")
-    with Image.open(tmp_path / "a" / "p.png.png") as opened:
+    explained = explaining.load(run, "cpu")
+    with Image.open(tmp_path / "a" / "p.png.activations.png") as opened:
         page = np.asarray(opened)
     # 32, 64 and 64 of 128 maps are 2, 4 and 4 rows
     assert page.shape[0] == 52 + 22 + 256 + 24 + 3 * (22 + 24) + 10 * 66 - 3 * 2
@@ -125,7 +125,7 @@ def test_picture(run, tmp_path):
 
 def test_random_view(run):
     """A random view is what the network gets, each image's the same whatever stands beside it."""
-    explained = explaining._load(run, "cpu")
+    explained = explaining.load(run, "cpu")
     images = [photo(28, 28, 1), photo(28, 28, 2)]
 
     def drawn(images, **options):
@@ -141,7 +141,7 @@ def test_random_view(run):
 
 def test_choosing_layers(run):
     """Patterns match dots; what gives no maps is passed over; an unknown name is refused."""
-    explained = explaining._load(run, "cpu")
+    explained = explaining.load(run, "cpu")
 
     def chosen(layers):
         [picture] = Activations(layers=layers).draw(
@@ -158,7 +158,7 @@ def test_choosing_layers(run):
 
 def test_no_maps(run):
     """Layers without maps are refused in one line, and no hook stays behind."""
-    explained = explaining._load(run, "cpu")
+    explained = explaining.load(run, "cpu")
     photos = [Photo(image=photo(9, 9), name="a")]
     explained.model.backbone.flat = torch.nn.Identity()
     with pytest.raises(UsageError, match="none of the layers flat gives maps"):

@@ -22,7 +22,7 @@ def photo(width, height, seed=0):
 @pytest.fixture
 def explained(run):
     """A model whose classes are far apart; the one that was trained has hardly begun to learn."""
-    explained = explaining._load(run, "cpu")
+    explained = explaining.load(run, "cpu")
     with torch.no_grad():
         explained.model.head.dense[0].weight.mul_(60)
     return explained
@@ -50,7 +50,7 @@ def test_from_noise(explained):
 
 def test_every_class(run, tmp_path):
     """Without images and a target: a picture of each class, named after it."""
-    classes = explaining._load(run, "cpu").classes
+    classes = explaining.load(run, "cpu").classes
     result = api.explain(
         "class-maximization:steps=2", model=run, output=tmp_path / "o", device="cpu"
     )
@@ -94,7 +94,7 @@ def test_deterministic(run, tmp_path, visualizer):
             f"{visualizer}:steps=6,seed={seed}", [tmp_path / f"{i}.png" for i in range(count)],
             model=run, output=output, device="cpu",
         )  # fmt: skip
-        made.append((output / "0.png.png").read_bytes())
+        made.append((output / f"0.png.{visualizer}.png").read_bytes())
     assert made[0] == made[1] != made[2]
 
 

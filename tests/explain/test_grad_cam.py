@@ -25,7 +25,7 @@ def photo(width, height, seed=0):
 @pytest.mark.parametrize("target", [None, 7])
 def test_agrees_with_an_independent_one(run, target):
     """The map is ReLU(Σ α A), α the mean gradient of the logit, as written out by hand."""
-    explained = explaining._load(run, "cpu")
+    explained = explaining.load(run, "cpu")
     images = [photo(28, 28, i) for i in range(3)]
     name = None if target is None else explained.classes[target]
     maps, chosen, probability = GradCam(target=name).maps(explained, images)
@@ -56,7 +56,7 @@ def test_agrees_with_an_independent_one(run, target):
 )
 def test_attributes(run, classes, target, number):
     """An attribute's map is that of its own logit; its probability stands on its own."""
-    explained = explaining._load(run, "cpu")
+    explained = explaining.load(run, "cpu")
     head = Head(128, classes, HeadSpec(), 10 - classes)
     head.load_state_dict(explained.model.head.state_dict())
     named = dataclasses.replace(
@@ -102,13 +102,13 @@ def test_image_shows_through(run, tmp_path):
     api.explain(
         "grad-cam:intensity=0", [tmp_path / "p.png"], model=run, output=tmp_path / "o", device="cpu"
     )
-    with Image.open(tmp_path / "o" / "p.png.png") as image:
+    with Image.open(tmp_path / "o" / "p.png.grad-cam.png") as image:
         assert np.array_equal(np.asarray(image)[:90, :200], np.asarray(original))
 
 
 def test_letterbox_is_undone(run):
     """What lies in the middle of the letterboxed input lies in the middle of the image."""
-    explained = explaining._load(run, "cpu")
+    explained = explaining.load(run, "cpu")
     assert explained.preprocessing.crop_mode == "letterbox"
     cam = np.zeros((28, 28), np.float32)
     cam[7:21, :14] = 1  # a 280 x 140 image covers rows 7 to 20 of the input
@@ -121,7 +121,7 @@ def test_letterbox_is_undone(run):
 def test_unknown_class(run, tmp_path):
     """A class that the model lacks is refused with the nearest; nothing is made."""
     photo(9, 9).save(tmp_path / "p.png")
-    known = explaining._load(run, "cpu").classes[0]
+    known = explaining.load(run, "cpu").classes[0]
     with pytest.raises(UnknownNameError, match="did you mean"):
         api.explain(
             f"grad-cam:target={known}x", [tmp_path / "p.png"], model=run, output=tmp_path / "o"
@@ -181,7 +181,7 @@ def test_damaged_item_of_a_data_set(run, tmp_path):
 @pytest.fixture
 def cases(run, tmp_path):
     """A folder for each of two classes and one that the model does not know; answers by name."""
-    explained = explaining._load(run, "cpu")
+    explained = explaining.load(run, "cpu")
     answers = {}
     for place, label in enumerate([*explained.classes[:2], "unheard of"]):
         (tmp_path / "c" / label).mkdir(parents=True)
@@ -238,7 +238,7 @@ def test_several_sheets(run, tmp_path, cases, monkeypatch):
     """What does not fit on a sheet goes onto the next; with a target nothing is judged."""
     folder, _ = cases
     monkeypatch.setattr(sheet, "MOST", 4)
-    known = explaining._load(run, "cpu").classes[3]
+    known = explaining.load(run, "cpu").classes[3]
     result = api.explain(
         f"grad-cam:sheet=true,target={known}", [folder], model=run, output=tmp_path / "o"
     )

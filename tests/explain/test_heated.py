@@ -46,7 +46,7 @@ class OneByOne(Given):
 
 def test_maps_are_scaled(run):
     """From 0 to 1 over the input, whatever the subclass gives; nothing is below 0."""
-    explained = explaining._load(run, "cpu")
+    explained = explaining.load(run, "cpu")
     given = Given(lambda count: torch.tensor([[[-3.0, 5.0], [0.0, 2.5]], [[0.0, 0], [-1, 0]]]))
     maps, chosen, probability = given.maps(explained, [photo(0), photo(1)])
     assert maps.shape == (2, 28, 28) and maps.dtype == np.float32
@@ -62,7 +62,7 @@ def test_maps_are_scaled(run):
 @pytest.mark.parametrize(("kind", "counts"), [(Given, [3]), (OneByOne, [1, 1, 1])])
 def test_together(run, kind, counts):
     """A slow one gets images singly, and each picture is there before the next is begun."""
-    explained = explaining._load(run, "cpu")
+    explained = explaining.load(run, "cpu")
     given = kind()
     photos = [Photo(image=photo(i), name=f"{i}") for i in range(3)]
     drawn = given.draw(explained, photos)
@@ -75,7 +75,7 @@ def test_together(run, kind, counts):
 
 def test_own_captions(run, monkeypatch):
     """A subclass's words stand alone; what it tells is added."""
-    explained = explaining._load(run, "cpu")
+    explained = explaining.load(run, "cpu")
     captions = []
     monkeypatch.setattr(
         drawing, "captioned", lambda image, caption: captions.append(caption) or image
@@ -100,7 +100,7 @@ def test_own_captions(run, monkeypatch):
 )
 def test_no_maps(run, made, match):
     """What a plugin gives in place of maps is its fault, by name."""
-    explained = explaining._load(run, "cpu")
+    explained = explaining.load(run, "cpu")
     with pytest.raises(PluginError, match=f"'given' gives.*{match}"):
         Given(lambda count: made).maps(explained, [photo()])
 
@@ -111,7 +111,7 @@ def test_refusal_is_one_line(run, tmp_path):
     def refuse(count):
         raise ValueError("no such network\nmore")
 
-    explained = explaining._load(run, "cpu")
+    explained = explaining.load(run, "cpu")
     with pytest.raises(UsageError, match=r"^given: no such network$"):
         list(Given(refuse).draw(explained, [Photo(image=photo(), name="p")]))
 
@@ -120,7 +120,7 @@ def test_answer_of_logits(run):
     """Of a class its share of the classes, of an attribute its own; the logit keeps its graph."""
     explained = fashionbatch.Explained(
         **{
-            **vars(explaining._load(run, "cpu")),
+            **vars(explaining.load(run, "cpu")),
             "classes": ("a", "b"),
             "attributes": ("x",),
         }

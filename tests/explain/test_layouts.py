@@ -169,7 +169,7 @@ def test_agrees_with_torchcam(name):
 
 def test_layout_that_does_not_fit(run):
     """A backbone whose layer is not what its spec says is named as the fault."""
-    explained = explaining._load(run, "cpu")
+    explained = explaining.load(run, "cpu")
     assert explained.cam_layout == "NCHW"
     wrong = dataclasses.replace(explained, cam_layout="tokens")
     with pytest.raises(PluginError, match=r"\[1, 128, 4, 4\].*tokens"):

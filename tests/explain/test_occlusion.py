@@ -54,7 +54,7 @@ def looking_at(rows, columns, crop_mode="letterbox"):
 
 def test_agrees_with_hiding_by_hand(run):
     """The heat of a pixel is the mean fall over the squares that hide it."""
-    explained = explaining._load(run, "cpu")
+    explained = explaining.load(run, "cpu")
     image = photo(28, 28, 3)
     target = explained.classes[2]
     falls, chosen, before, lowest = Occlusion(patch=9, stride=6, target=target).falls(
@@ -124,7 +124,7 @@ def test_letterbox_is_not_hidden(monkeypatch):
 
 def test_batches_do_not_matter(run, monkeypatch):
     """The same heat whatever is run at once, and again."""
-    explained = explaining._load(run, "cpu")
+    explained = explaining.load(run, "cpu")
     first = Occlusion().falls(explained, photo(40, 28))
     assert np.array_equal(Occlusion().falls(explained, photo(40, 28))[0], first[0])
     monkeypatch.setattr(occlusion, "_BATCH", 7)
@@ -170,5 +170,5 @@ def test_picture(run, tmp_path):
     )
     [about] = result["about"].values()
     assert set(about) == {"Class", "Probability", "Lowest"}
-    with Image.open(tmp_path / "o" / "p.png.png") as image:
+    with Image.open(tmp_path / "o" / "p.png.occlusion.png") as image:
         assert image.height == 90 + 28

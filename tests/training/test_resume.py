@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -245,3 +246,28 @@ def test_damaged_checkpoint_of_the_middle(train, whole, tmp_path):
     )
     train("cut", resume=True, **RECIPE)
     assert same(weights(whole), weights(tmp_path / "cut"))
+
+
+def test_killed_before_anything_was_saved(train, whole, tmp_path):
+    """There is nothing to go on from, so --resume begins: scripts always say --resume."""
+    train("cut", **RECIPE)
+    for path in (tmp_path / "cut").iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.name == "config.toml" or path.unlink()
+    told = []
+    train("cut", resume=True, tell=lambda e, v: told.append(v) if e == "warn" else None, **RECIPE)
+    assert "saved nothing yet" in told[0]["text"]
+    assert same(weights(whole), weights(tmp_path / "cut"))
+
+
+def test_name_alone_is_enough(train, whole, tmp_path):
+    """What else it was begun with is in the run's folder; what is given goes before it."""
+    from fashionbatch import api
+
+    with pytest.raises(StoppedError):
+        train("cut", tell=stop_at(4), recipe=None, **RECIPE)
+    api.train(name="cut", output=tmp_path, resume=True)
+    assert same(weights(whole), weights(tmp_path / "cut"))
+    api.train(name="cut", output=tmp_path, resume=True, epochs=4)
+    assert len(history(tmp_path / "cut")) == 4
+    with pytest.raises(UsageError, match="other options .--unfreeze"):
+        api.train(name="cut", output=tmp_path, resume=True, unfreeze="all")

@@ -168,7 +168,7 @@ def test_resume_with_other_options_is_refused(train, tmp_path):
 def test_resume_keeps_the_stop(train, tmp_path):
     """What early stopping has counted survives the resume, and so does that it has stopped."""
     events = []
-    options = {"epochs": 6, "lr": 0.0, "patience": 2, "unfreeze": "none"}
+    options = {"epochs": 6, "lr": 1e-30, "patience": 2, "unfreeze": "none"}
     whole = train("whole", **options)
     assert whole["epochs"] == 3
     interrupted(train, 2, name="cut", **options)
@@ -500,3 +500,27 @@ def test_stopped_replacement_can_be_gone_on_with(train, tmp_path):
     train("whole", epochs=3)
     train(epochs=3, resume=True)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"freeze_epochs": 2, "unfreeze": "blocks:1"}, "stays frozen in all 2 epochs"),
+        ({"warmup_epochs": 2}, "never reaches --lr 0.001"),
+        ({"freeze_epochs": 1, "unfreeze": "blocks:1", "warmup_epochs": 1.5}, None),
+    ],
+)
+def test_options_that_train_nothing_are_doubted(train, options, told):
+    """They are allowed, and a line says what they come to."""
+    texts = []
+    tell = lambda event, values: texts.append(values["text"]) if event == "warn" else None  # noqa: E731
+    train(dry_run=True, tell=tell, **options)
+    assert len(texts) == (told is not None)
+    assert told is None or told in texts[0]
+
+
+def test_colleagues_can_read_the_model(train, tmp_path):
+    """As every other file of the run."""
+    train(epochs=1)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "run").iterdir() if path.is_file()}
+    assert len(modes) == 1

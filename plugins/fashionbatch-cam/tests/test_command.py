@@ -60,7 +60,7 @@ def test_pictures(
     code, out, err = explain(visualizer, "one")
     assert code == 0, err
     assert json.loads(out)["pictures"] == 2
-    with Image.open(tmp_path / "one" / "0.png.png") as image:
+    with Image.open(tmp_path / "one" / f"0.png.{visualizer.partition(':')[0]}.png") as image:
         assert image.height == 90 + 28
         assert image.text["Visualizer"] == visualizer  # type: ignore[attr-defined]
         assert image.text["Class"]  # type: ignore[attr-defined]
