@@ -182,6 +182,12 @@ class AuditConfig(LabelledConfig):
     similar: float = option(
         0.98, "Cosine of the features from which two items are twins.", min=-1, max=1
     )
+    deviations: float = option(
+        3.0,
+        "Outliers are less similar to their tenth neighbour than others by so many robust standard "
+        "deviations.",
+        above=0,
+    )
     catalog: Path | None = option(
         None,
         "Folder of images or of shards that was predicted, to draw from. "

@@ -22,7 +22,12 @@ _FIGURES = (
     ("top5", "Top-5", "the label is among the five most probable"),
     ("macro_recall", "Macro recall", "mean over the classes, rare ones count as much"),
     ("macro_precision", "Macro precision", "mean over the classes"),
+    ("type_accuracy", "Type right", "the kind of garment, whatever the class"),
+    ("attr_recall3", "Attributes, recall@3", "of those that the images have, in the first three"),
+    ("attr_recall5", "Attributes, recall@5", "of those that the images have, in the first five"),
+    ("attr_map", "Attributes, mAP", "mean average precision over the attributes"),
 )
+_OF_ATTRIBUTES = ("attr_recall3", "attr_recall5", "attr_map")
 
 
 def figures(
@@ -38,11 +43,14 @@ def figures(
     ]
     if evaluation is None:
         return told
+    of_attributes = evaluation["attributes"] or {}
+    values = {**evaluation, **{k: of_attributes.get(k) for k in _OF_ATTRIBUTES}}
+    intervals = {**evaluation["intervals"], **of_attributes.get("intervals", {})}
     for key, name, about in _FIGURES:
-        value = evaluation.get(key)
+        value = values.get(key)
         if value is None:
             continue
-        ends = evaluation["intervals"].get(key)
+        ends = intervals.get(key)
         sure = f"{ends[0]:.1%} to {ends[1]:.1%} with 95% confidence; " if ends else ""
         told.append({"name": name, "text": f"{value:.1%}", "about": sure + about})
     return told
@@ -58,7 +66,9 @@ def histograms(answers: Answers, classes: int) -> dict[str, Any]:
     ]
     return {
         "support": np.bincount(answers.labels[known], minlength=classes).tolist(),
-        "predicted": np.bincount(answers.predicted, minlength=classes).tolist(),
+        "predicted": np.bincount(
+            answers.predicted[answers.predicted >= 0], minlength=classes
+        ).tolist(),
         "confidence": np.stack(by_answer, axis=1).tolist(),
         "labelled": bool(known.any()),
     }
@@ -146,3 +156,16 @@ def doubts(findings: Findings, places: Mapping[int, int]) -> dict[str, Any]:
         "outliers": entries("outliers", _OUTLIERS),
         "total": {kind: len(found) for kind, found in findings.listed.items()},
     }
+
+
+def attributes(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How well attributes are found: ``{"note", "types", "each"}``."""
+    found = evaluation["attributes"]
+    if found is None:
+        return None
+    note = (
+        f"Over {found['items']:,} items of which attributes are known, from {found['truth']}. "
+        "Recall@k: of the attributes that the images have, how many are among the k most probable, "
+        "of their type alone in the first table."
+    )
+    return {"note": note, "types": found["per_type"], "each": found["per_attribute"]}

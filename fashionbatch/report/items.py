@@ -77,6 +77,28 @@ def pictured(answers: Answers, rows: Rows, suspects: Rows, most: int) -> Rows:
     return np.concatenate([first, rest[np.argsort(turn, kind="stable")][: most - len(first)]])
 
 
+#: of the attributes of an item, so many are named, if they are at least so probable
+_NAMED, _PROBABLE = 3, 0.5
+
+
+def attributes(predictions: Predictions, rows: Rows) -> list[str]:
+    """The most probable attributes of ascending rows, in words; empty where none is probable."""
+    names = [attribute.name for attribute in predictions.attributes]
+    if not names:
+        return [""] * len(rows)
+    found: list[str] = []
+    for batch in predictions.batches():
+        low, high = np.searchsorted(rows, [batch.start, batch.stop])
+        if low == high:
+            continue
+        block = predictions.attribute_probability[batch.start : batch.stop]
+        for values in block[rows[low:high] - batch.start]:
+            best = np.argsort(-values, kind="stable")[:_NAMED]
+            probable = [i for i in best.tolist() if values[i] >= _PROBABLE]
+            found.append(", ".join(f"{names[i]} {float(values[i]):.0%}" for i in probable))
+    return found
+
+
 def names(predictions: Predictions, rows: Rows) -> list[str]:
     """What the catalogue calls ascending rows; read block by block."""
     found: list[str] = []

@@ -61,15 +61,13 @@ def report(
         what the report leaves out, and why.
 
     Raises:
-        UsageError: it is of a model that learnt no category, or the visualizer makes no heat maps.
+        UsageError: the visualizer makes no heat maps.
         OutputExistsError: something else than a report is there.
     """
     _check(output)
     if config.heatmaps and not isinstance(visualizer, HeatVisualizer):
         raise UsageError(f"--heatmap {config.heatmap}: it makes no heat maps, as grad-cam does")
     with open_predictions(path) as predictions:
-        if not predictions.classes:
-            raise UsageError(f"{path} is of a model that learnt no category: nothing to report yet")
         made = _Report(predictions, config, run, tell)
         data = made.data(visualizer)
         title = data["title"]
@@ -130,7 +128,8 @@ class _Report:
         rows = chosen.choose(self.answers, doubted, config.items, config.seed)
         images = self._images(rows, doubted, visualizer)
         places = {int(row): place for place, row in enumerate(rows)}
-        matrix, mistakes = chapters.confusion(judged) if judged else (None, [])
+        of_classes = judged if judged and judged["items"] else None
+        matrix, mistakes = chapters.confusion(of_classes) if of_classes else (None, [])
         counts = {
             "items": len(self.answers) + self.failed,
             "predicted": len(self.answers),
@@ -146,11 +145,12 @@ class _Report:
             "history": about.history(self.run, card),
             "classes": list(predictions.classes),
             "histograms": chapters.histograms(self.answers, len(predictions.classes)),
-            "perClass": chapters.per_class(judged) if judged else None,
+            "perClass": chapters.per_class(of_classes) if of_classes else None,
+            "types": of_classes["category_types"] if of_classes else [],
             "confusion": matrix,
             "confused": mistakes,
-            "calibration": chapters.trust(judged) if judged else None,
-            "attributes": None,
+            "calibration": chapters.trust(of_classes) if of_classes else None,
+            "attributes": chapters.attributes(judged) if judged else None,
             "map": self._map(rows, places),
             "items": listed,
             "listed": self._told(len(rows)),
@@ -173,11 +173,13 @@ class _Report:
 
     def _evaluation(self) -> dict[str, Any] | None:
         config = self.config
-        if not (self.labels >= 0).any():
+        known = bool((self.labels >= 0).any())
+        if not known and self.predictions.classes:
             self.notes.append(
                 "The class of no item is known, so nothing can be called right or wrong: give a "
                 "table of them with --labels."
             )
+        if not known and not self.predictions.attributes:
             return None
         asked = EvaluateConfig(
             labels=config.labels,
@@ -186,13 +188,21 @@ class _Report:
             precision=config.precision,
             seed=config.seed,
         )
-        judged = evaluation.evaluate(self.predictions.path, asked, _never)
+        try:
+            judged = evaluation.evaluate(self.predictions.path, asked, _never)
+        except UsageError as error:
+            if known:
+                raise
+            self.notes.append(f"Attributes were not evaluated: {error}.")
+            return None
+        if judged["no_attributes"] and self.predictions.attributes:
+            self.notes.append(f"Attributes were not evaluated: {judged['no_attributes']}.")
         if judged["trained_on"]:
             self.notes.append(
                 f"{counted(judged['trained_on'], 'item')} are of a train split: figures over what "
                 "a model has learnt from flatter it."
             )
-        if judged["unlabelled"]:
+        if judged["items"] and judged["unlabelled"]:
             self.notes.append(
                 f"Of {counted(judged['unlabelled'], 'item')} the class is not known; figures are "
                 f"over the other {judged['items']:,}."
@@ -202,6 +212,8 @@ class _Report:
     def _audit(self) -> Findings | None:
         if not self.predictions.layers:
             self.notes.append("The file holds no features: no map, and labels were not audited.")
+            return None
+        if not self.predictions.classes:
             return None
 
         def tell(event: str, values: dict[str, Any]) -> None:
@@ -284,6 +296,7 @@ class _Report:
                 *([0.0] * len(lost)),
             ],
             "reason": [*([None] * len(rows)), *(f"{e['stage']}: {e['reason']}" for e in lost)],
+            "attributes": [*chosen.attributes(self.predictions, rows), *([""] * len(lost))],
         }
 
     def _told(self, listed: int) -> str:

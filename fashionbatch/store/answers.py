@@ -16,8 +16,8 @@ class Answers:
 
     Attributes:
         labels: int32 ``[N]``, positions in the classes; -1 unknown.
-        predicted: int32 ``[N]``, the most probable class.
-        confidence: float32 ``[N]``, its probability.
+        predicted: int32 ``[N]``, the most probable class; -1 where the model learnt no category.
+        confidence: float32 ``[N]``, its probability; 0 likewise.
     """
 
     labels: npt.NDArray[np.int32]
@@ -37,8 +37,10 @@ class Answers:
 def answers_of(predictions: Predictions, labels: npt.NDArray[np.int32] | None = None) -> Answers:
     """Reads them block by block; without ``labels``, those of the file."""
     labels = predictions.labels if labels is None else labels
-    predicted = np.empty(len(predictions), np.int32)
-    confidence = np.empty(len(predictions), np.float32)
+    predicted = np.full(len(predictions), -1, np.int32)
+    confidence = np.zeros(len(predictions), np.float32)
+    if not predictions.classes:
+        return Answers(labels=labels, predicted=predicted, confidence=confidence)
     for batch in predictions.batches():
         predicted[batch.start : batch.stop] = batch.topk_index[:, 0]
         confidence[batch.start : batch.stop] = batch.topk_probability[:, 0]

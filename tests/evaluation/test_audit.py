@@ -259,3 +259,16 @@ def test_sheets_and_hostile_names(predictions: Make, tmp_path: Path) -> None:
         assert picture.size[0] >= 560
     with Image.open(output / "outliers.png") as picture:
         assert len(np.unique(np.asarray(picture.convert("L")))) > 50
+
+
+@settings(max_examples=50)
+@given(st.lists(st.floats(0.5, 0.9), min_size=5, max_size=40), st.floats(1, 6))
+def test_outliers_are_those_far_below_the_median(values: list[float], deviations: float) -> None:
+    """By the definition, one by one; a single strange item is found among alike ones."""
+    stored = np.sort(np.array(values, np.float32))
+    near = stored.astype(np.float64)
+    middle = np.median(near)
+    limit = middle - deviations * (1.4826 * np.median(np.abs(near - middle)))
+    assert neighbourhood.outliers(stored, deviations) == sum(v < limit for v in near.tolist())
+    alike = np.sort(np.r_[0.1, np.linspace(0.85, 0.9, 20)]).astype(np.float32)
+    assert neighbourhood.outliers(alike, deviations) == 1

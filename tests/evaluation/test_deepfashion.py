@@ -278,3 +278,18 @@ def test_attributes_alone(predictions: Make, tmp_path: Path) -> None:
         api.evaluate(path, labels=labels, calibrate=True)
     with pytest.raises(UsageError, match="learnt no category, and the file does not say where"):
         api.evaluate(path)
+
+
+def test_the_report_says_the_same(predicted: Predicted, tmp_path: Path) -> None:
+    """Attributes and category types have a chapter, with the figures of ``evaluate``."""
+    made = api.report(predicted.file, model=predicted.run, output=tmp_path / "r.html", heatmaps=2)
+    text = Path(made["output"]).read_text(encoding="utf-8")
+    start = text.index('id="data">') + len('id="data">')
+    data = json.loads(text[start : text.index("</script>", start)])
+    judged = json.loads(json.dumps(api.evaluate(predicted.file)))
+    assert data["attributes"]["types"] == judged["attributes"]["per_type"]
+    assert data["attributes"]["each"] == judged["attributes"]["per_attribute"]
+    assert data["types"] == judged["category_types"] and data["types"]
+    told = {figure["name"]: figure["text"] for figure in data["figures"]}
+    assert told["Attributes, recall@5"] == f"{judged['attributes']['attr_recall5']:.1%}"
+    assert told["Type right"] == f"{judged['type_accuracy']:.1%}"

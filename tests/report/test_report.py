@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from fashionbatch import api
 from fashionbatch.cli.app import app
 from fashionbatch.errors import OutputExistsError, UsageError
+from fashionbatch.store.reader import open_predictions
 from tests.report.conftest import COLOURS, EVIL, Made
 from tests.report.test_page import parsed
 
@@ -126,10 +127,24 @@ def test_refusals(made: Made, predictions, tmp_path: Path) -> None:
         api.report(made.predictions, heatmap="activations", output=tmp_path / "r.html")
     with pytest.raises(UsageError, match="is a run"):
         api.report(made.run, model=made.run)
-    plain = predictions("q.h5", classes=(), attributes=("a", "b"))
-    with pytest.raises(UsageError, match="learnt no category"):
-        api.report(plain, output=tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
+
+
+def test_attributes_alone(predictions, tmp_path: Path) -> None:
+    """A model that learnt no category: its items with their most probable attributes."""
+    path = predictions(
+        "q.h5", {"s": ([f"{i}.jpg" for i in range(9)], ["bad"])}, classes=(),
+        attributes=("red", "<i>long</i>", "striped"), engine={"name": "eager"},
+    )  # fmt: skip
+    found = api.report(path, output=tmp_path / "r.html")
+    data = data_of(found["output"])
+    assert found["listed"] == 10 and data["perClass"] is None
+    assert any("Attributes were not evaluated" in note for note in found["notes"])
+    with open_predictions(path) as predicted:
+        for row, text in zip(predicted, data["items"]["attributes"], strict=False):
+            probable = [(n, p) for n, p in row.attributes[:3] if p >= 0.5]
+            assert text == ", ".join(f"{n} {p:.0%}" for n, p in probable)
+    assert len(data["map"]["item"]) == 9
 
 
 def test_command(made: Made, tmp_path: Path) -> None:

@@ -74,3 +74,25 @@ def look(
         lonely=lonely,
         nearness=nearness[lonely],
     )
+
+
+def outliers(nearness: npt.NDArray[np.float32], deviations: float) -> int:
+    """How many items are so lonely that they hardly belong to the others.
+
+    Those whose similarity lies more than ``deviations`` robust standard deviations (1.4826 times
+    the median absolute deviation, Rousseeuw & Croux 1993) below the median of all.
+
+    Args:
+        nearness: float32 ``[n]``, ascending, see :class:`Neighbourhood`.
+        deviations: above 0.
+
+    Example:
+        >>> outliers(np.array([0.1, 0.88, 0.89, 0.9, 0.91, 0.92], np.float32), 3.0)
+        1
+    """
+    if not len(nearness):
+        return 0
+    values = nearness.astype(np.float64)
+    middle = np.median(values)
+    spread = 1.4826 * np.median(np.abs(values - middle))
+    return int(np.searchsorted(values, middle - deviations * spread))

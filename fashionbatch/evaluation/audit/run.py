@@ -93,7 +93,8 @@ def look(
             probe.read(features, rows), mine, similar=config.similar, advance=advance
         )
         listed["twins"] = found.twins(around)
-        listed["outliers"] = found.outliers(around)
+        lonely = neighbourhood.outliers(around.nearness, config.deviations)
+        listed["outliers"] = found.outliers(around, lonely)
     return Findings(
         items=len(rows),
         agreement=round(float((probability.argmax(axis=1) == mine).mean()), 6),
@@ -208,8 +209,8 @@ class _Audit:
             listed.append({**self._item(one), **second, "similarity": round(float(similarity), 6)})
         return listed
 
-    def outliers(self, around: neighbourhood.Neighbourhood) -> list[dict[str, Any]]:
-        pairs = zip(around.lonely[:_MOST_LISTED], around.nearness, strict=False)
+    def outliers(self, around: neighbourhood.Neighbourhood, count: int) -> list[dict[str, Any]]:
+        pairs = zip(around.lonely[: min(count, _MOST_LISTED)], around.nearness, strict=False)
         return [
             {**self._item(place), "similarity": round(float(value), 6)} for place, value in pairs
         ]

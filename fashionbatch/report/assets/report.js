@@ -59,9 +59,10 @@ function card(i, heat = false) {
   const lines = [];
   if (items.reason[i] !== null) lines.push(make("b", {}, "failed"), make("small", {}, items.reason[i]));
   else {
-    lines.push(make("b", {}, `${className(items.predicted[i]) ?? "–"} ${share(items.confidence[i])}`));
+    if (items.predicted[i] >= 0) lines.push(make("b", {}, `${className(items.predicted[i])} ${share(items.confidence[i])}`));
     if (outcome[i] === WRONG) lines.push(make("small", {}, "labelled " + className(items.label[i])));
     if (outcome[i] === RIGHT) lines.push(make("small", {}, "as labelled"));
+    if (items.attributes[i]) lines.push(make("small", {}, items.attributes[i]));
   }
   lines.push(make("small", {}, items.name[i]));
   return make("li", { class: outcome[i] === WRONG ? "wrong" : outcome[i] === RIGHT ? "right" : "" }, picture(i, heat), ...lines);
@@ -243,6 +244,7 @@ function training() {
 }
 
 function histograms() {
+  if (!data.classes.length) return;
   const made = section("histograms", "How many of what");
   const counts = data.histograms;
   const order = counts.predicted.map((_, i) => i).sort((a, b) => counts.support[b] - counts.support[a] || counts.predicted[b] - counts.predicted[a]);
@@ -266,6 +268,14 @@ function histograms() {
 function classes() {
   if (!data.perClass) return;
   const made = section("classes", "Classes", "Recall: how many items of a class were found. Precision: how many items that were taken for it are of it. A class opens its items.");
+  if (data.types.length) made.append(sortable({
+    caption: "Figures of each category type", rows: data.types,
+    columns: [
+      { name: "category type", value: (r) => r.type, cell: (r) => r.type },
+      { name: "items", number: true, value: (r) => r.items, cell: (r) => count(r.items) },
+      ...[["top1", "top-1"], ["top3", "top-3"], ["type_accuracy", "type right"]].map(([key, name]) => ({ name, number: true, bar: true, value: (r) => r[key], cell: (r) => share(r[key]) })),
+    ],
+  }).table);
   const rate = (key, name) => ({ name, number: true, bar: true, value: (r) => r[key], cell: (r) => share(r[key]) });
   const table = sortable({
     caption: "Figures of each class", rows: data.perClass, by: 1,
@@ -355,14 +365,19 @@ function trust() {
 function attributes() {
   if (!data.attributes) return;
   const made = section("attributes", "Attributes", data.attributes.note);
+  const rate = (key, name) => ({ name, number: true, bar: true, value: (r) => r[key], cell: (r) => share(r[key]) });
+  const text = (key) => ({ name: key, value: (r) => (r[key] ?? "").toLowerCase(), cell: (r) => r[key] ?? "–" });
+  const number = (key, name) => ({ name, number: true, value: (r) => r[key], cell: (r) => count(r[key]) });
   made.append(sortable({
-    caption: "Figures of attributes by type", rows: data.attributes.types,
-    columns: [
-      { name: "type", value: (r) => r.type, cell: (r) => r.type },
-      { name: "recall@3", number: true, bar: true, value: (r) => r.recall3, cell: (r) => share(r.recall3) },
-      { name: "recall@5", number: true, bar: true, value: (r) => r.recall5, cell: (r) => share(r.recall5) },
-    ],
+    caption: "Attributes by type", rows: data.attributes.types,
+    columns: [text("type"), number("attributes", "attributes"), number("support", "images have one"), rate("recall3", "recall@3"), rate("recall5", "recall@5"), rate("map", "mAP")],
   }).table);
+  const each = sortable({
+    caption: "Each attribute", rows: data.attributes.each, by: 2,
+    columns: [text("name"), text("type"), number("support", "images have it"), number("known", "known of"), rate("average_precision", "average precision")],
+  });
+  const search = make("input", { type: "search", id: "attribute-search", on: { input: () => each.show(data.attributes.each.filter((r) => r.name.toLowerCase().includes(search.value.toLowerCase()))) } });
+  made.append(make("h3", {}, "Each attribute"), make("div", { class: "filters" }, make("label", {}, "Attribute contains", search)), make("div", { class: "scroll" }, each.table));
 }
 
 // the places of items on the map, and what a pointer or the keyboard shows of one
