@@ -161,7 +161,8 @@ def train(
     Returns:
         ``{"run", "epochs", "best_epoch", "val", "test", "trainable_parameters"}``; the run's
         folder holds model, history, curves and checkpoints. For a dry run
-        ``{"run", "config", "plan"}``.
+        ``{"run", "config", "plan"}``; its plan has ``activation_bytes``, what the frozen part's
+        activations take on the disk, where they are computed once.
 
     Raises:
         FashionbatchError: one line that says what cannot be trained and what to do.
@@ -189,6 +190,10 @@ def train(
             config = folders.as_begun(config, folder)
         job = jobs.prepare(config, data, group=group, fetch=not dry_run)
         about = {"run": str(folder), "config": job.config.to_json(), "plan": job.plan()}
+        if dry_run and job.config.computes_once:
+            from fashionbatch.training.feed import activation_bytes
+
+            about["plan"]["activation_bytes"] = activation_bytes(job)
         tell("plan", about)
         for text in job.doubts():
             tell("warn", {"text": text})

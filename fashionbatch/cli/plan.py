@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fashionbatch.cli.console import safe, show_table
-from fashionbatch.cli.values import preparation, provider, readable
+from fashionbatch.cli.values import preparation, provider, readable, size
 
 #: every option of train stands in one group, and every figure of the plan
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -26,7 +26,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Regularization": ("augment", "regularizer", "clip_grad", "patience"),
     "Machine": (
         "device", "processes", "workers", "precision", "compile", "micro_batch", "prefix_cache",
-        "augment_copies", "engine", "checkpoint_minutes", "logger", "output", "name", "exist_ok",
+        "augment_copies", "activation_bytes", "engine", "checkpoint_minutes", "logger", "output", "name", "exist_ok",
         "resume",
     ),
 }  # fmt: skip
@@ -55,4 +55,6 @@ def _word(name: str, value: Any) -> str:
         return preparation(value)
     if name == "seed":
         return str(value)  # a name rather than an amount
+    if name == "activation_bytes":
+        return size(value)
     return readable(value)

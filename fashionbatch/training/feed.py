@@ -53,6 +53,12 @@ def make_task(
     return images, images.failed
 
 
+def activation_bytes(job: Job) -> int:
+    """What computing the frozen part once is going to take on the disk, if nothing is there yet."""
+    parts = cut(job.model.backbone, job.component.spec.name, job.preprocessing.size)
+    return computation.plan_bytes(parts.crossing, _views(job).parts(parts.crossing))
+
+
 def _cached(
     job: Job, folder: Path, tell: Callable[[str, dict[str, Any]], None]
 ) -> tuple[Task, dict[int, str]]:

@@ -524,3 +524,18 @@ def test_colleagues_can_read_the_model(train, tmp_path):
     train(epochs=1)
     modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "run").iterdir() if path.is_file()}
     assert len(modes) == 1
+
+
+@pytest.mark.parametrize("options", [{"mode": "bottleneck"}, {"prefix_cache": True}])
+def test_a_dry_run_knows_the_disk(train, options, tmp_path):
+    """To the byte, before anything is computed."""
+    options |= {"augment": "none"}
+    if "mode" not in options:
+        options |= {"unfreeze": "blocks:1", "freeze_epochs": 0}
+    planned = train(dry_run=True, **options)["plan"]["activation_bytes"]
+    assert not (tmp_path / ".features").exists()
+    said = []
+    train(epochs=1, tell=lambda e, v: said.append(v["bytes"]) if e == "disk" else None, **options)
+    written = sum(path.stat().st_size for path in (tmp_path / ".features").rglob("part-*.h5"))
+    assert [planned] == said == [written]
+    assert "activation_bytes" not in train(dry_run=True, exist_ok=True)["plan"]
