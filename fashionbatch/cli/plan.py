@@ -26,7 +26,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Regularization": ("augment", "regularizer", "clip_grad", "patience"),
     "Machine": (
         "device", "processes", "workers", "precision", "compile", "micro_batch", "prefix_cache",
-        "augment_copies", "activation_bytes", "engine", "checkpoint_minutes", "logger", "output", "name", "exist_ok",
+        "augment_copies", "activation_bytes", "engine", "checkpoint_minutes", "logger", "output",
+        "name", "exist_ok",
         "resume",
     ),
 }  # fmt: skip
