@@ -85,6 +85,23 @@ def cache_folder() -> Path:
         raise FileNotFoundError(errno.ENOENT, str(error)) from error
 
 
+def config_folder() -> Path:
+    """Where the user's choices are kept: ``FASHIONBATCH_CONFIG``, or the user's configuration.
+
+    Raises:
+        OSError: the user has no home.
+    """
+    own = os.environ.get("FASHIONBATCH_CONFIG")
+    if own:
+        return Path(own)
+    if shared := os.environ.get("XDG_CONFIG_HOME"):
+        return Path(shared) / "fashionbatch"
+    try:
+        return Path.home() / ".config" / "fashionbatch"
+    except RuntimeError as error:  # as above
+        raise FileNotFoundError(errno.ENOENT, str(error)) from error
+
+
 def fingerprint(value: Any) -> str:
     """The SHA-256 of a JSON value, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

@@ -4,9 +4,11 @@ Every entry point of the group ``fashionbatch`` is loaded into a plugin manager 
 import error, a ``SystemExit``, a misspelled hook or a generator that raises half-way breaks that
 plugin alone. What went wrong is kept in its :class:`Plugin` record.
 
+One that is switched off (see :mod:`fashionbatch.switches`) is not even imported; the built-in
+plugin is always loaded. Commands of other packages (group ``fashionbatch.commands``) are known by
+name, and imported when they are called.
+
 Environment:
-    ``FASHIONBATCH_PLUGINS``: comma-separated names of the third-party plugins to load; empty loads
-    none. Unset loads all. The built-in plugin is always loaded.
     ``FASHIONBATCH_STRICT=1``: a broken plugin is an error at once.
 """
 
@@ -23,8 +25,8 @@ from typing import Any
 
 import pluggy
 
-from fashionbatch import hookspecs
-from fashionbatch.errors import PluginError
+from fashionbatch import hookspecs, switches
+from fashionbatch.errors import PluginError, UnknownNameError, UsageError
 from fashionbatch.specs import (
     BackboneSpec,
     EngineSpec,
@@ -38,6 +40,7 @@ from fashionbatch.specs import (
 )
 
 GROUP = hookspecs.PROJECT
+COMMANDS = f"{GROUP}.commands"
 #: what the built-in plugin's entry point names; others may call theirs what they like
 BUILTIN = "fashionbatch.builtin.plugin"
 
@@ -64,6 +67,7 @@ class Plugin:
         target: what the entry point names, ``"package.module"``.
         status: ``"ok"``, ``"broken"`` or ``"disabled"``.
         error: why it is broken, one line.
+        disabled: why it was not loaded, one line.
         traceback: the same in full.
         components: ``(kind, spec)`` pairs; empty unless it is ok.
     """
@@ -74,6 +78,7 @@ class Plugin:
     target: str
     status: str = "ok"
     error: str = ""
+    disabled: str = ""
     traceback: str = ""
     components: tuple[tuple[str, Spec], ...] = ()
 
@@ -90,12 +95,9 @@ def discover() -> tuple[Plugin, ...]:
     Raises:
         PluginError: with ``FASHIONBATCH_STRICT=1``, when one is broken.
     """
-    allowed = os.environ.get("FASHIONBATCH_PLUGINS")
-    names = None if allowed is None else {name.strip() for name in allowed.split(",")}
-    entries = {(e.name, e.value): e for e in metadata.entry_points(group=GROUP)}.values()
     found = [
-        _load(entry, enabled=names is None or entry.name in names or entry.value == BUILTIN)
-        for entry in sorted(entries, key=lambda e: (e.value != BUILTIN, e.name, e.value))
+        _load(entry, disabled="" if entry.value == BUILTIN else switches.reason(entry.name))
+        for entry in _entries(GROUP)
     ]
     if os.environ.get("FASHIONBATCH_STRICT") == "1":
         for plugin in found:
@@ -107,16 +109,76 @@ def discover() -> tuple[Plugin, ...]:
     return tuple(found)
 
 
-def _load(entry: metadata.EntryPoint, *, enabled: bool) -> Plugin:
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command of another package.
+
+    Attributes:
+        name: what users type.
+        distribution: the installed package it comes from, and its ``version``.
+        target: ``"package.module:attribute"`` of a ``typer.Typer`` or a function.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    target: str
+
+
+def commands() -> tuple[Command, ...]:
+    """Those of all installed packages, by name; of one whose plugins are all switched off, none."""
+    off: dict[str, bool] = {}
+    for entry in _entries(GROUP):
+        package, _ = _distribution(entry)
+        off[package] = off.get(package, True) and bool(switches.reason(entry.name))
+    found = []
+    for entry in _entries(COMMANDS):
+        package, version = _distribution(entry)
+        if not off.get(package, False):
+            found.append(
+                Command(name=entry.name, distribution=package, version=version, target=entry.value)
+            )
+    return tuple(found)
+
+
+def switch(name: str, *, on: bool) -> None:
+    """Loads a plugin from now on, or does not; whether it can be loaded does not matter.
+
+    Raises:
+        UnknownNameError: none of that name is installed.
+        UsageError: it is the built-in one.
+    """
+    known = {entry.name: entry for entry in _entries(GROUP)}
+    if name not in known:
+        raise UnknownNameError("plugin", name, known)
+    if known[name].value == BUILTIN:
+        raise UsageError(f"{name!r} is part of fashionbatch: it cannot be switched off")
+    switches.switch(name, on=on)
+    discover.cache_clear()
+
+
+def _entries(group: str) -> list[metadata.EntryPoint]:
+    """The built-in one first, then by name; one that is found twice on the path, once."""
+    entries = {(e.name, e.value): e for e in metadata.entry_points(group=group)}.values()
+    return sorted(entries, key=lambda e: (e.value != BUILTIN, e.name, e.value))
+
+
+def _distribution(entry: metadata.EntryPoint) -> tuple[str, str]:
+    """Name and version; damaged metadata has neither."""
+    name = (entry.dist and entry.dist.name) or "unknown"
+    return name, (entry.dist and entry.dist.version) or "unknown"
+
+
+def _load(entry: metadata.EntryPoint, *, disabled: str) -> Plugin:
+    package, version = _distribution(entry)
     about: dict[str, Any] = {
         "name": entry.name,
-        # damaged metadata has neither
-        "distribution": (entry.dist and entry.dist.name) or "unknown",
-        "version": (entry.dist and entry.dist.version) or "unknown",
+        "distribution": package,
+        "version": version,
         "target": entry.value,
     }
-    if not enabled:
-        return Plugin(**about, status="disabled")
+    if disabled:
+        return Plugin(**about, status="disabled", disabled=disabled)
     try:
         return Plugin(**about, components=tuple(_components(entry.load())))
     except (Exception, SystemExit) as error:  # whatever a stranger's module does on import

@@ -82,6 +82,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is kept between runs is not kept in the user's own folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FASHIONBATCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("FASHIONBATCH_CONFIG", str(tmp_path_factory.mktemp("config")))
         yield
 
 

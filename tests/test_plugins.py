@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -131,6 +132,108 @@ def test_environment_chooses_plugins(install: Install, monkeypatch: pytest.Monke
         assert (one("acme").status, one("other").status) == (acme, other)
         assert one("builtin").status == "ok"
     assert one("acme").components == ()
+
+
+def test_switched_off_is_not_imported(
+    install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By ``plugins disable``, for all later commands; the environment goes before it."""
+    monkeypatch.setenv("FASHIONBATCH_CONFIG", str(tmp_path / "config"))
+    install("acme", "import pathlib\npathlib.Path('imported').touch()\n" + GOOD)
+    monkeypatch.chdir(tmp_path)
+    plugins.switch("acme", on=False)
+    assert one("acme").status == "disabled" and "plugins enable acme" in one("acme").disabled
+    assert not (tmp_path / "imported").exists()
+    plugins.switch("acme", on=True)
+    assert one("acme").status == "ok" and (tmp_path / "imported").exists()
+    plugins.switch("acme", on=False)
+    monkeypatch.setenv("FASHIONBATCH_PLUGINS", "acme")
+    plugins.discover.cache_clear()
+    assert one("acme").status == "ok"
+    with pytest.raises(UsageError, match="part of fashionbatch"):
+        plugins.switch("builtin", on=False)
+    with pytest.raises(UnknownNameError, match="did you mean 'acme'"):
+        plugins.switch("acne", on=False)
+
+
+def test_damaged_switches_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One line says which file to delete; help does not need it."""
+    monkeypatch.setenv("FASHIONBATCH_CONFIG", str(tmp_path))
+    (tmp_path / "plugins.json").write_text("{")
+    with pytest.raises(PluginError, match=r"plugins\.json is damaged.*delete it"):
+        plugins.discover()
+
+
+COMMAND = """
+import typer
+app = typer.Typer()
+@app.command()
+def hello(name: str = "world"):
+    "Say hello."
+    typer.echo(f"hello {name}")
+def plain(count: int):
+    "Count."
+    typer.echo(count + 1)
+"""
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """``foreign("hello = MODULE:app", code)``: a package with commands; returns its folder."""
+    monkeypatch.setenv("FASHIONBATCH_CONFIG", str(tmp_path / "config"))
+
+    def make(entries: str, code: str, *, plugin: str = "") -> str:
+        site = tmp_path / "site"
+        info = site / "acme-1.0.dist-info"
+        info.mkdir(parents=True)
+        (site / "acme_commands.py").write_text(code)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[fashionbatch.commands]\n{entries}\n{plugin}")
+        return str(site)
+
+    return make
+
+
+def typed(site: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A real process, in which the package is installed."""
+    return subprocess.run(
+        [sys.executable, "-m", "fashionbatch", *arguments], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": site, **environment}, check=False,
+    )  # fmt: skip
+
+
+def test_commands_of_other_packages(foreign: Callable[..., str]) -> None:
+    """Listed with their package, imported when they are called, an app or a plain function."""
+    entries = "hello = acme_commands:app\ncount = acme_commands:plain\ntrain = acme_commands:app"
+    site = foreign(entries, "print('imported')\n" + COMMAND)
+    shown = typed(site, "--help")
+    assert "Commands of other packages" in shown.stdout and "imported" not in shown.stdout
+    assert shown.stdout.count("of the package acme 1.0") == 2  # train is ours
+    assert typed(site, "hello", "--name", "Ada").stdout.splitlines() == ["imported", "hello Ada"]
+    assert typed(site, "count", "2").stdout.splitlines() == ["imported", "3"]
+    assert "Say hello" not in typed(site, "train", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    "code", ["import nothing_like_that", "raise SystemExit(7)", "app = 1 / 0", "other = 1"]
+)
+def test_broken_command_breaks_itself_alone(foreign: Callable[..., str], code: str) -> None:
+    """Fault 45: everything else works, and calling it names the package in one line."""
+    site = foreign("hello = acme_commands:app", code)
+    assert typed(site, "--help").returncode == typed(site, "recipes").returncode == 0
+    called = typed(site, "hello")
+    assert called.returncode == 1 and "Traceback" not in called.stderr
+    assert "'hello' of acme 1.0 cannot be imported" in called.stderr
+
+
+def test_commands_of_what_is_switched_off(foreign: Callable[..., str]) -> None:
+    """They go with the package's plugin."""
+    plugin = "[fashionbatch]\nacme = acme_commands\n"
+    site = foreign("hello = acme_commands:app", COMMAND, plugin=plugin)
+    assert typed(site, "hello").returncode == 0
+    assert typed(site, "hello", FASHIONBATCH_PLUGINS="").returncode == 2
+    assert typed(site, "plugins", "disable", "acme").returncode == 0
+    assert typed(site, "hello").returncode == 2
 
 
 def test_nobody_else_is_builtin(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,10 +29,12 @@ from fashionbatch.cli import (
     verify,
 )
 from fashionbatch.cli.console import error
+from fashionbatch.cli.foreign import Commands
 from fashionbatch.errors import FashionbatchError, StoppedError
 
 app = typer.Typer(
     name="fashionbatch",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

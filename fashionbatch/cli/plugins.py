@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fashionbatch.cli.console import safe, show_json, show_table
+from fashionbatch.cli.console import safe, say, show_json, show_table
 from fashionbatch.cli.options import Json
 from fashionbatch.errors import UnknownNameError
 
@@ -23,6 +23,7 @@ def _about(plugin: Any) -> dict[str, Any]:
         "version": plugin.version,
         "status": plugin.status,
         "error": plugin.error,
+        "disabled": plugin.disabled,
         "components": components,
     }
 
@@ -33,7 +34,7 @@ def list_plugins(json: Json = False) -> None:
 
     Example: fashionbatch plugins list
     """
-    from fashionbatch.plugins import discover
+    from fashionbatch.plugins import commands, discover
 
     found = [_about(p) for p in discover()]
     if json:
@@ -47,11 +48,15 @@ def list_plugins(json: Json = False) -> None:
                 p["name"],
                 f"{p['distribution']} {p['version']}",
                 p["status"],
-                p["error"] or ", ".join(f"{len(n)} {k}s" for k, n in p["components"].items()),
+                p["error"]
+                or p["disabled"]
+                or ", ".join(f"{len(n)} {k}s" for k, n in p["components"].items()),
             ]
             for p in found
         ],
     )
+    for command in commands():
+        say(f"Command {command.name} of {command.distribution} {command.version}")
 
 
 @app.command("show")
@@ -71,6 +76,30 @@ def show(name: str, json: Json = False) -> None:
     )
     for line in plugin.traceback.splitlines():
         typer.echo(safe(line))
+
+
+@app.command("disable")
+def disable(name: str) -> None:
+    """Do not load a plugin any more, in this command and all later ones.
+
+    Example: fashionbatch plugins disable cam
+    """
+    from fashionbatch.plugins import switch
+
+    switch(name, on=False)
+    say(f"{name} is not imported any more; `fashionbatch plugins enable {name}` undoes that")
+
+
+@app.command("enable")
+def enable(name: str) -> None:
+    """Load a plugin again that was disabled.
+
+    Example: fashionbatch plugins enable cam
+    """
+    from fashionbatch.plugins import switch
+
+    switch(name, on=True)
+    say(f"{name} is loaded again")
 
 
 @app.command("check")

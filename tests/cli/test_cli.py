@@ -264,7 +264,7 @@ BAD_OPTIONS = [
     (("--head-hidden", "a"), "--head-hidden"),
     (("--device", "tpu"), "tpu"),
     (("--weights", "nowhere/w.pth"), "no such file"),
-    (("--weights", "imagenett"), "no weight set"),
+    (("--weights", "imagenett"), "comes without weights"),
     (("--resume",), "--name"),
     (("--resume", "--name", "nix"), "does not exist"),
 ]
