@@ -38,13 +38,13 @@ _PUBLIC = {
     "Regularizer": "fashionbatch.training.regularizer",
     "Schedule": "fashionbatch.training.schedule",
     "Targets": "fashionbatch.training.targets",
-    "Visualizer": "fashionbatch.explain.base",
-    "Picture": "fashionbatch.explain.base",
-    "Answer": "fashionbatch.explain.base",
-    "Explained": "fashionbatch.explain.base",
-    "Photo": "fashionbatch.explain.base",
-    "Heat": "fashionbatch.explain.heated",
-    "HeatVisualizer": "fashionbatch.explain.heated",
+    "Visualizer": "fashionbatch.explanation.base",
+    "Picture": "fashionbatch.explanation.base",
+    "Answer": "fashionbatch.explanation.base",
+    "Explained": "fashionbatch.explanation.base",
+    "Photo": "fashionbatch.explanation.base",
+    "Heat": "fashionbatch.explanation.heated",
+    "HeatVisualizer": "fashionbatch.explanation.heated",
     "audit": "fashionbatch.api",
     "evaluate": "fashionbatch.api",
     "explain": "fashionbatch.api",
@@ -122,8 +122,8 @@ if TYPE_CHECKING:
         train,
         verify,
     )
-    from fashionbatch.explain.base import Answer, Explained, Photo, Picture, Visualizer
-    from fashionbatch.explain.heated import Heat, HeatVisualizer
+    from fashionbatch.explanation.base import Answer, Explained, Photo, Picture, Visualizer
+    from fashionbatch.explanation.heated import Heat, HeatVisualizer
     from fashionbatch.hookspecs import hookimpl
     from fashionbatch.models.engine import Engine, EngineJob
     from fashionbatch.shards.read import open_shards

@@ -291,7 +291,7 @@ def explain(
         options: the fields of :class:`fashionbatch.config.ExplainConfig`.
 
     Returns:
-        see :func:`fashionbatch.explain.run.explain`.
+        see :func:`fashionbatch.explanation.run.explain`.
 
     Raises:
         FashionbatchError: one line that says what cannot be drawn and what to do.
@@ -306,7 +306,7 @@ def explain(
         raise UsageError(f"{name} needs a prediction file: name it with --predictions")
     if component.spec.needs_images and not images and config.predictions is None:
         raise UsageError(f"{name} needs images: name some, or folders or data sets of them")
-    from fashionbatch.explain import run as explaining
+    from fashionbatch.explanation import run as explaining
 
     run = _model_of(config)
     tell("start", {"model": str(run)})
@@ -442,7 +442,7 @@ def report(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[
         options: the fields of :class:`fashionbatch.config.ReportConfig`, such as ``output``.
 
     Returns:
-        see :func:`fashionbatch.report.run.report`.
+        see :func:`fashionbatch.reporting.run.report`.
 
     Raises:
         FashionbatchError: one line that says what cannot be reported and what to do.
@@ -459,7 +459,7 @@ def report(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[
             raise UsageError(f"{path} is a run: leave --model out, or name a prediction file")
         path = _predicted(run, config, tell)
     from fashionbatch import registry
-    from fashionbatch.report import run as reporting
+    from fashionbatch.reporting import run as reporting
     from fashionbatch.store.reader import open_predictions
 
     name, settings = parse_choice(config.heatmap)

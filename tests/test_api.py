@@ -61,3 +61,11 @@ def test_unknown_option(tmp_path):
         api.shard(tmp_path, outputs="x")
     with pytest.raises(UsageError, match="--topk 0"):
         api.predict(tmp_path, topk=0)
+
+
+def test_no_public_name_is_a_module_of_ours() -> None:
+    """Importing such a module would put it in the place of the function."""
+    import pkgutil
+
+    modules = {module.name for module in pkgutil.iter_modules(fashionbatch.__path__)}
+    assert modules.isdisjoint(fashionbatch.__all__)

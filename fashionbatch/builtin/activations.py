@@ -10,10 +10,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fashionbatch.errors import UnknownNameError, UsageError
-from fashionbatch.explain import grid
-from fashionbatch.explain.base import Explained, Photo, Picture, Visualizer
-from fashionbatch.explain.grid import Activation
-from fashionbatch.explain.maps import channel_maps
+from fashionbatch.explanation import grid
+from fashionbatch.explanation.base import Explained, Photo, Picture, Visualizer
+from fashionbatch.explanation.grid import Activation
+from fashionbatch.explanation.maps import channel_maps
 from fashionbatch.pipeline.transforms import augment
 
 

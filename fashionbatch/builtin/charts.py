@@ -13,9 +13,9 @@ from PIL import Image
 from fashionbatch.drawing.cells import cell
 from fashionbatch.drawing.lettering import legible
 from fashionbatch.errors import UsageError
-from fashionbatch.explain.base import Explained, Photo, Picture, Visualizer
+from fashionbatch.explanation.base import Explained, Photo, Picture, Visualizer
 from fashionbatch.models.card import load_card
-from fashionbatch.report.embedding import POINTS, embed
+from fashionbatch.reporting.embedding import POINTS, embed
 from fashionbatch.store.answers import Answers, answers_of
 from fashionbatch.store.reader import Predictions
 from fashionbatch.training import curves

@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fashionbatch.errors import UsageError
-from fashionbatch.explain import heat
-from fashionbatch.explain.ascent import Ascent
-from fashionbatch.explain.base import (
+from fashionbatch.explanation import heat
+from fashionbatch.explanation.ascent import Ascent
+from fashionbatch.explanation.base import (
     Explained,
     Photo,
     Picture,

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fashionbatch.explain.base import Explained
-from fashionbatch.explain.heated import Heat, HeatVisualizer
+from fashionbatch.explanation.base import Explained
+from fashionbatch.explanation.heated import Heat, HeatVisualizer
 
 
 class GradCam(HeatVisualizer):

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from fashionbatch.errors import UsageError
-from fashionbatch.explain.base import Explained
-from fashionbatch.explain.heated import Heat, HeatVisualizer
+from fashionbatch.explanation.base import Explained
+from fashionbatch.explanation.heated import Heat, HeatVisualizer
 from fashionbatch.pipeline.transforms import placed
 from fashionbatch.specs import Preprocessing
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fashionbatch.builtin import torchvision_networks
 from fashionbatch.builtin.torchvision_table import FAMILIES, Family, Network
-from fashionbatch.explain.maps import channel_maps
+from fashionbatch.explanation.maps import channel_maps
 from fashionbatch.models import freeze
 from fashionbatch.models.build import build, find_backbone
 from fashionbatch.models.features import FeatureTap

@@ -10,8 +10,8 @@ from PIL import Image
 from fashionbatch import api
 from fashionbatch.builtin.grad_cam import GradCam
 from fashionbatch.errors import SourceError, UnknownNameError, UsageError
-from fashionbatch.explain import heat, sheet
-from fashionbatch.explain import run as explaining
+from fashionbatch.explanation import heat, sheet
+from fashionbatch.explanation import run as explaining
 from fashionbatch.models.build import Classifier, Head
 from fashionbatch.specs import HeadSpec
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fashionbatch.report import page
+from fashionbatch.reporting import page
 
 HOSTILE = "</script><script>alert(1)</script><!-- {{script}} \u2028 & \ud800"
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from fashionbatch.drawing.catalogue import Catalogue
 from fashionbatch.errors import ImageError
-from fashionbatch.explain import heat
-from fashionbatch.explain.base import Explained
-from fashionbatch.explain.heated import HeatVisualizer
+from fashionbatch.explanation import heat
+from fashionbatch.explanation.base import Explained
+from fashionbatch.explanation.heated import HeatVisualizer
 from fashionbatch.pipeline.decode import decode
 
 #: longer side of a picture, in pixels; about 4 kB each

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fashionbatch.drawing.catalogue import Catalogue
 from fashionbatch.errors import PluginError, UnknownNameError
-from fashionbatch.explain.maps import channel_maps
+from fashionbatch.explanation.maps import channel_maps
 from fashionbatch.models.build import Classifier, Outputs
 from fashionbatch.pipeline.transforms import fit
 from fashionbatch.specs import MapLayout, Preprocessing

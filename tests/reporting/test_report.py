@@ -19,8 +19,8 @@ from fashionbatch import api
 from fashionbatch.cli.app import app
 from fashionbatch.errors import OutputExistsError, UsageError
 from fashionbatch.store.reader import open_predictions
-from tests.report.conftest import COLOURS, EVIL, Made
-from tests.report.test_page import parsed
+from tests.reporting.conftest import COLOURS, EVIL, Made
+from tests.reporting.test_page import parsed
 
 
 def data_of(path: str | Path) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from PIL import Image
 from fashionbatch import api
 from fashionbatch.builtin.dreaming import ClassMaximization, DeepDream
 from fashionbatch.errors import UnknownNameError, UsageError
-from fashionbatch.explain import run as explaining
-from fashionbatch.explain.ascent import Ascent
-from fashionbatch.explain.base import Photo
+from fashionbatch.explanation import run as explaining
+from fashionbatch.explanation.ascent import Ascent
+from fashionbatch.explanation.base import Photo
 
 
 def photo(width, height, seed=0):

@@ -10,8 +10,8 @@ from fashionbatch import api
 from fashionbatch.builtin import occlusion
 from fashionbatch.builtin.occlusion import Occlusion
 from fashionbatch.errors import UnknownNameError, UsageError
-from fashionbatch.explain import run as explaining
-from fashionbatch.explain.base import Explained, Photo
+from fashionbatch.explanation import run as explaining
+from fashionbatch.explanation.base import Explained, Photo
 from fashionbatch.models.build import Classifier, Head
 from fashionbatch.specs import HeadSpec, Preprocessing
 

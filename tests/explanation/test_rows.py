@@ -11,8 +11,8 @@ from PIL import Image
 
 from fashionbatch import api
 from fashionbatch.errors import UnknownNameError, UsageError
-from fashionbatch.explain import photos
-from fashionbatch.explain import run as explaining
+from fashionbatch.explanation import photos
+from fashionbatch.explanation import run as explaining
 from fashionbatch.models import card as cards
 from fashionbatch.store.reader import open_predictions
 

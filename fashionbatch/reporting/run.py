@@ -20,14 +20,14 @@ from fashionbatch.evaluation import run as evaluation
 from fashionbatch.evaluation import truth
 from fashionbatch.evaluation.audit import run as auditing
 from fashionbatch.evaluation.audit.run import Findings
-from fashionbatch.explain.base import Visualizer
-from fashionbatch.explain.heated import HeatVisualizer
-from fashionbatch.explain.run import load
+from fashionbatch.explanation.base import Visualizer
+from fashionbatch.explanation.heated import HeatVisualizer
+from fashionbatch.explanation.run import load
 from fashionbatch.models import card as cards
-from fashionbatch.report import about, chapters, page, pictures
-from fashionbatch.report import items as chosen
-from fashionbatch.report.embedding import embed
-from fashionbatch.report.items import Rows
+from fashionbatch.reporting import about, chapters, page, pictures
+from fashionbatch.reporting import items as chosen
+from fashionbatch.reporting.embedding import embed
+from fashionbatch.reporting.items import Rows
 from fashionbatch.store.answers import Answers, answers_of
 from fashionbatch.store.reader import Predictions, open_predictions
 

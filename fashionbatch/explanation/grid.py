@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 
 from fashionbatch.drawing.cells import INK, PALE
 from fashionbatch.drawing.lettering import fitted, font
-from fashionbatch.explain.base import Photo
-from fashionbatch.explain.maps import standardized
+from fashionbatch.explanation.base import Photo
+from fashionbatch.explanation.maps import standardized
 
 #: maps to a row, as in the paper's figure 9
 _ROW = 16

@@ -51,4 +51,4 @@ def render(title: str, data: Mapping[str, Any]) -> str:
 
 
 def _asset(name: str) -> str:
-    return (resources.files("fashionbatch.report") / "assets" / name).read_text(encoding="utf-8")
+    return (resources.files("fashionbatch.reporting") / "assets" / name).read_text(encoding="utf-8")

@@ -16,9 +16,9 @@ from fashionbatch.drawing import catalogue as catalogues
 from fashionbatch.drawing import png
 from fashionbatch.drawing.catalogue import Catalogue
 from fashionbatch.errors import ImageError, SourceError, UsageError
-from fashionbatch.explain import photos
-from fashionbatch.explain.base import Explained, Photo, Picture, Visualizer
-from fashionbatch.explain.photos import Source
+from fashionbatch.explanation import photos
+from fashionbatch.explanation.base import Explained, Photo, Picture, Visualizer
+from fashionbatch.explanation.photos import Source
 from fashionbatch.models import card as cards
 from fashionbatch.models import device as devices
 from fashionbatch.models.build import find_backbone

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fashionbatch.report import items
+from fashionbatch.reporting import items
 from fashionbatch.store.answers import Answers
 
 COUNTS = st.integers(0, 60)

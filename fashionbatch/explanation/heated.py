@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from fashionbatch.drawing.cells import on_mat
 from fashionbatch.errors import PluginError, UsageError
-from fashionbatch.explain import heat as drawing
-from fashionbatch.explain import sheet
-from fashionbatch.explain.base import Answer, Explained, Photo, Picture, Visualizer
-from fashionbatch.explain.sheet import Case
+from fashionbatch.explanation import heat as drawing
+from fashionbatch.explanation import sheet
+from fashionbatch.explanation.base import Answer, Explained, Photo, Picture, Visualizer
+from fashionbatch.explanation.sheet import Case
 
 _T = TypeVar("_T")
 

@@ -10,9 +10,9 @@ from PIL import Image
 from fashionbatch import api
 from fashionbatch.builtin.activations import Activations
 from fashionbatch.errors import UnknownNameError, UsageError
-from fashionbatch.explain import run as explaining
-from fashionbatch.explain.base import Photo
-from fashionbatch.explain.maps import channel_maps, standardized
+from fashionbatch.explanation import run as explaining
+from fashionbatch.explanation.base import Photo
+from fashionbatch.explanation.maps import channel_maps, standardized
 from fashionbatch.models.build import find_backbone
 from fashionbatch.pipeline.transforms import fit
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from fashionbatch.builtin.grad_cam import GradCam
 from fashionbatch.errors import PluginError
-from fashionbatch.explain import run as explaining
-from fashionbatch.explain.base import Explained
+from fashionbatch.explanation import run as explaining
+from fashionbatch.explanation.base import Explained
 from fashionbatch.models.build import Classifier, Head, build, find_backbone
 from fashionbatch.specs import HeadSpec, Preprocessing
 

@@ -10,9 +10,9 @@ from PIL import Image
 import fashionbatch
 from fashionbatch import api
 from fashionbatch.errors import PluginError, UsageError
-from fashionbatch.explain import heat as drawing
-from fashionbatch.explain import run as explaining
-from fashionbatch.explain.base import Photo
+from fashionbatch.explanation import heat as drawing
+from fashionbatch.explanation import run as explaining
+from fashionbatch.explanation.base import Photo
 
 
 def photo(seed=0, width=28, height=28):
