@@ -28,7 +28,7 @@ from fashionbatch.config import (
     ShardConfig,
     TrainConfig,
 )
-from fashionbatch.errors import UnknownNameError, UsageError
+from fashionbatch.errors import OutputExistsError, UnknownNameError, UsageError
 from fashionbatch.fields import make
 from fashionbatch.parse import parse_choice, parse_names, parse_split
 from fashionbatch.specs import VisualizerSpec
@@ -488,15 +488,18 @@ def _predicted(run: Path, config: ReportConfig, tell: Tell) -> Path:
             "a prediction file"
         )
     output = run / "val.h5"
-    predict(
-        data,
-        model=run,
-        split="val",
-        probabilities=True,
-        output=output,
-        device=config.device,
-        tell=tell,
-    )
+    options: dict[str, Any] = {
+        "model": run,
+        "split": "val",
+        "probabilities": True,
+        "output": output,
+        "device": config.device,
+        "tell": tell,
+    }
+    try:
+        predict(data, **options)
+    except OutputExistsError:  # made before something was changed: it is ours to make anew
+        predict(data, **options, restart=True)
     return output
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fashionbatch.errors import UsageError
+from fashionbatch.errors import UsageError, counted
 from fashionbatch.evaluation.outcomes import Outcomes, gather
 from fashionbatch.store.reader import Predictions
 
@@ -50,6 +50,8 @@ def compare(
 ) -> Comparison:
     """Holds the items of a file against those of another one, by name.
 
+    A name that stands for several items of either file is left out.
+
     Args:
         one: the file.
         outcomes: of it.
@@ -74,12 +76,15 @@ def compare(
     numbers = {name: number for number, name in enumerate(other.classes)}
     translated = np.array([numbers[name] for name in one.classes], np.int32)
     its = np.full(len(other), -1, np.int32)
-    names: dict[int, str] = {}
+    rows: dict[str, int] = {}
     for batch in other.batches():
         for row, name in enumerate(batch.names, batch.start):
-            if name in mine and name not in twice:
-                its[row] = translated[mine[name][0]]
-                names[row] = name
+            if name in mine:
+                twice.update({name} & rows.keys())
+                rows[name] = row
+    names = {row: name for name, row in rows.items() if name not in twice}
+    for row, name in names.items():
+        its[row] = translated[mine[name][0]]
     found = gather(other, its)
     counts = {(a, b): 0 for a in (True, False) for b in (True, False)}
     shown: dict[tuple[bool, bool], list[str]] = {(True, False): [], (False, True): []}
@@ -89,7 +94,8 @@ def compare(
         if pair in shown and len(shown[pair]) < _SHOWN:
             shown[pair].append(names[row])
     if not len(found):
-        raise UsageError(f"{other.path} and {one.path} have no labelled item of one name")
+        several = f"; {counted(len(twice), 'name')} stand for several" if twice else ""
+        raise UsageError(f"{other.path} and {one.path} have no labelled item of one name{several}")
     won, lost = counts[True, False], counts[False, True]
     return Comparison(
         items=len(found),

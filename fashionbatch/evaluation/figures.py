@@ -122,12 +122,13 @@ class Cells:
 
 def per_class(cells: Cells, names: tuple[str, ...]) -> list[PerClass]:
     """The figures of each class, in the model's order."""
-    recall, precision = share(cells.right(), cells.support()), share(cells.right(), cells.taken())
+    supports, takens = cells.support(), cells.taken()
+    recall, precision = share(cells.right(), supports), share(cells.right(), takens)
     found = []
     for number, name in enumerate(names):
         r, p = known(recall[number]), known(precision[number])
         f1 = None if r is None or p is None else (2 * r * p / (r + p) if r + p else 0.0)
-        support, taken = int(cells.support()[number]), int(cells.taken()[number])
+        support, taken = int(supports[number]), int(takens[number])
         found.append(PerClass(name, support, taken, r, p, f1))
     return found
 

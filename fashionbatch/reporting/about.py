@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from pathlib import Path
 from typing import Any
 
 from fashionbatch.models.card import ModelCard
+from fashionbatch.recipe import CONFIG
 from fashionbatch.store.reader import Predictions
 from fashionbatch.training import curves
 
@@ -29,8 +31,8 @@ def facts(predictions: Predictions, card: ModelCard | None, run: Path | None) ->
         ("Weights it began with", lineage.get("weights")),
         ("Trained on", lineage.get("data")),
         ("Data fingerprint", lineage.get("data_fingerprint")),
-        ("Recipe", lineage.get("recipe")),
         ("Run", run),
+        ("How it was trained", _training(run)),
         ("Model (SHA-256)", model.get("sha256")),
         ("Temperature", model.get("temperature") if model.get("temperature", 1.0) != 1 else None),
         ("Input", _input(preprocessing)),
@@ -42,6 +44,27 @@ def facts(predictions: Predictions, card: ModelCard | None, run: Path | None) ->
     if card is not None and card.temperature != model.get("temperature", 1.0):
         found.append(("Temperature fitted since", f"{card.temperature:.4f}"))
     return [[name, str(value)] for name, value in found if value not in (None, "")]
+
+
+#: of a run's options, those that people ask for
+_OPTIONS = (
+    "recipe", "mode", "unfreeze", "freeze_epochs", "epochs", "batch_size", "opt", "lr", "sched",
+    "weight_decay", "augment", "regularizer", "clip_grad", "patience", "seed",
+)  # fmt: skip
+
+
+def _training(run: Path | None) -> str:
+    """The options of a run in a line; empty where they are not there."""
+    if run is None:
+        return ""
+    try:
+        values = tomllib.loads((run / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    shown = {name: values[name] for name in _OPTIONS if values.get(name) not in (None, "", [])}
+    return ", ".join(
+        f"{name} {' '.join(map(str, v)) if isinstance(v, list) else v}" for name, v in shown.items()
+    )
 
 
 def history(run: Path | None, card: ModelCard | None) -> dict[str, Any] | None:

@@ -97,14 +97,3 @@ def attributes(predictions: Predictions, rows: Rows) -> list[str]:
             probable = [i for i in best.tolist() if values[i] >= _PROBABLE]
             found.append(", ".join(f"{names[i]} {float(values[i]):.0%}" for i in probable))
     return found
-
-
-def names(predictions: Predictions, rows: Rows) -> list[str]:
-    """What the catalogue calls ascending rows; read block by block."""
-    found: list[str] = []
-    for batch in predictions.batches():
-        low, high = np.searchsorted(rows, [batch.start, batch.stop])
-        if low < high:
-            block = batch.names
-            found += [block[int(row) - batch.start] for row in rows[low:high]]
-    return found

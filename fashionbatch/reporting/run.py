@@ -15,7 +15,13 @@ from fashionbatch import files
 from fashionbatch.config import AuditConfig, EvaluateConfig, ReportConfig
 from fashionbatch.drawing import catalogue as catalogues
 from fashionbatch.drawing.catalogue import Catalogue
-from fashionbatch.errors import FashionbatchError, OutputExistsError, UsageError, counted
+from fashionbatch.errors import (
+    FashionbatchError,
+    OutputExistsError,
+    StoreError,
+    UsageError,
+    counted,
+)
 from fashionbatch.evaluation import run as evaluation
 from fashionbatch.evaluation import truth
 from fashionbatch.evaluation.audit import run as auditing
@@ -28,7 +34,7 @@ from fashionbatch.reporting import about, chapters, page, pictures
 from fashionbatch.reporting import items as chosen
 from fashionbatch.reporting.embedding import embed
 from fashionbatch.reporting.items import Rows
-from fashionbatch.store.answers import Answers, answers_of
+from fashionbatch.store.answers import Answers, answers_of, names_of
 from fashionbatch.store.reader import Predictions, open_predictions
 
 #: failures that are listed
@@ -121,6 +127,11 @@ class _Report:
         """All that the page shows, as JSON values."""
         predictions, config = self.predictions, self.config
         card = cards.load_card(self.run) if self.run is not None else None
+        if card is None:
+            self.notes.append(
+                "The run that made the file was not found, so there are no curves and no heat "
+                "maps: name it with --model."
+            )
         judged = self._evaluation()
         findings = self._audit()
         suspects = [entry["row"] for entry in findings.listed["suspects"]] if findings else []
@@ -202,6 +213,11 @@ class _Report:
                 f"{counted(judged['trained_on'], 'item')} are of a train split: figures over what "
                 "a model has learnt from flatter it."
             )
+        for each in judged["foreign"]:
+            self.notes.append(
+                f"{counted(each['items'], 'item')} labelled {each['label']!r}, which is no class "
+                "of the model, count nowhere."
+            )
         if judged["items"] and judged["unlabelled"]:
             self.notes.append(
                 f"Of {counted(judged['unlabelled'], 'item')} the class is not known; figures are "
@@ -225,7 +241,7 @@ class _Report:
         asked = AuditConfig(features=self.predictions.layers[0], seed=self.config.seed)
         try:
             return auditing.look(self.predictions, self.labels, asked, tell)
-        except UsageError as error:
+        except (UsageError, StoreError) as error:
             if (self.labels >= 0).any():
                 self.notes.append(f"Labels were not audited: {error}.")
             return None
@@ -254,10 +270,6 @@ class _Report:
         if not self.config.heatmaps:
             return {}
         if self.run is None:
-            self.notes.append(
-                "The run that made the file was not found, so there are no curves and no heat "
-                "maps: name it with --model."
-            )
             return {}
         assert isinstance(visualizer, HeatVisualizer)
         rows = rows[: self.config.heatmaps]
@@ -276,7 +288,11 @@ class _Report:
         if not self.predictions.layers or len(rows) < _FEWEST_POINTS:
             return None
         features = self.predictions.features(self.predictions.layers[0])
-        found = embed(features, rows, self.config.seed)
+        try:
+            found = embed(features, rows, self.config.seed)
+        except StoreError as error:
+            self.notes.append(f"No map: {error}.")
+            return None
         return {
             "item": [places[int(row)] for row in found.rows],
             "x": [round(float(v), 4) for v in found.places[:, 0]],
@@ -288,7 +304,7 @@ class _Report:
         """The items that can be looked through, column by column; what failed comes last."""
         lost = self.predictions.failures[:_FAILURES]
         return {
-            "name": [*chosen.names(self.predictions, rows), *(each["name"] for each in lost)],
+            "name": [*names_of(self.predictions, rows), *(each["name"] for each in lost)],
             "label": [*self.answers.labels[rows].tolist(), *([-1] * len(lost))],
             "predicted": [*self.answers.predicted[rows].tolist(), *([-1] * len(lost))],
             "confidence": [
@@ -301,6 +317,8 @@ class _Report:
 
     def _told(self, listed: int) -> str:
         whole = len(self.answers)
+        if not whole:
+            return "Nothing could be predicted."
         if listed == whole:
             return f"All {counted(whole, 'item')}."
         return (

@@ -45,3 +45,14 @@ def answers_of(predictions: Predictions, labels: npt.NDArray[np.int32] | None = 
         predicted[batch.start : batch.stop] = batch.topk_index[:, 0]
         confidence[batch.start : batch.stop] = batch.topk_probability[:, 0]
     return Answers(labels=labels, predicted=predicted, confidence=confidence)
+
+
+def names_of(predictions: Predictions, rows: npt.NDArray[np.int64]) -> list[str]:
+    """What the catalogue calls ascending rows; read block by block."""
+    found: list[str] = []
+    for batch in predictions.batches():
+        low, high = np.searchsorted(rows, [batch.start, batch.stop])
+        if low < high:
+            block = batch.names
+            found += [block[int(row) - batch.start] for row in rows[low:high]]
+    return found

@@ -47,6 +47,8 @@ class Predictions:
     def __init__(self, path: Path) -> None:
         if not path.exists():
             raise UsageError(f"{path} does not exist: make it with `fashionbatch predict`")
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder: name a prediction file, such as out.h5")
         try:
             self._file = h5py.File(path)
         except OSError as error:

@@ -215,6 +215,23 @@ def test_against_another_file(predictions: Make, made: Path, tmp_path: Path) -> 
         api.evaluate(made, against=apart)
 
 
+def test_names_of_several_items_are_not_compared(predictions: Make) -> None:
+    """Whichever of the files has them: nobody knows which item is meant."""
+    names = [f"{i}.jpg" for i in range(40)]
+    one = predictions("one.h5", {"s": (names, [])})
+    two = predictions("two.h5", {"s": ([*names, *names[:10]], [])})
+    known = set(api.evaluate(one, against=one)["against"]["won_names"])
+    whole = api.evaluate(one, against=one)["against"]["items"]
+    with open_predictions(one) as rows:
+        repeated = sum(row.label is not None for row in rows if row.name in names[:10])
+    for a, b in ((one, two), (two, one)):
+        assert api.evaluate(a, against=b)["against"]["items"] == whole - repeated
+    assert not known
+    thrice = predictions("three.h5", {"s": (names * 2, [])})
+    with pytest.raises(UsageError, match="names stand for several"):
+        api.evaluate(thrice, against=one)
+
+
 def test_what_people_see(made: Path, predictions: Make) -> None:
     """Tables on standard output; with --json one line and nothing else."""
     hostile = "=\x1b[31m<b>&"

@@ -277,3 +277,81 @@ def test_fits_phones_and_the_dark(shown: Page, width: int, scheme: str) -> None:
     finally:
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_a_run_that_was_calibrated_since(made: Made, tmp_path: Path) -> None:
+    """The report's own prediction file is made anew."""
+    run = tmp_path / "run"
+    shutil.copytree(made.run, run)
+    api.report(run, output=tmp_path / "a.html", heatmaps=0, device="cpu")
+    api.evaluate(run / "val.h5", calibrate=True, model=run)
+    found = api.report(run, output=tmp_path / "a.html", heatmaps=0, device="cpu")
+    told = dict(data_of(found["output"])["about"])
+    assert "Temperature" in told and "epochs 6" in told["How it was trained"]
+
+
+def test_features_that_are_not_finite(predictions, tmp_path: Path) -> None:
+    """The rest of the page is made, and a note says why there is no map."""
+    names = [f"{i}.jpg" for i in range(40)]
+    path = predictions("p.h5", {"s": (names, [])}, engine={"name": "eager"})
+    with h5py.File(path, "r+") as file:
+        file["features/pooled"][3, 1] = float("inf")
+    found = api.report(path, output=tmp_path / "r.html")
+    data = data_of(found["output"])
+    assert data["map"] is None and data["audit"] is None and data["perClass"]
+    assert sum("row 3 are not finite" in note for note in found["notes"]) == 2
+
+
+def test_labels_that_are_no_classes_are_told(predictions, tmp_path: Path) -> None:
+    path = predictions("p.h5", {"s": (["a.jpg", "b.jpg"], [])}, engine={"name": "eager"})
+    (tmp_path / "l.csv").write_text("image,label\na.jpg,bag\nb.jpg,skort\n")
+    found = api.report(path, labels=tmp_path / "l.csv", output=tmp_path / "r.html")
+    assert any("'skort', which is no class" in note for note in found["notes"])
+    with pytest.raises(UsageError, match="is a folder: name a prediction file"):
+        api.report(tmp_path, output=tmp_path / "r.html")
+
+
+def test_a_cell_says_what_is_not_listed(browser, made: Made, tmp_path: Path) -> None:
+    """Of a report of few items: how many more there are."""
+    found = api.report(
+        made.predictions, model=made.run, output=tmp_path / "few.html", items=6, heatmaps=0,
+        device="cpu",
+    )  # fmt: skip
+    page = Page(browser, found["output"])
+    largest = max(data_of(found["output"])["confusion"]["cells"], key=lambda c: c[2])
+    buttons = browser.find_elements(By.CSS_SELECTOR, ".matrix button")
+    button = next(b for b in buttons if b.text == str(largest[2]))
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+    button.click()
+    here = len(page.texts("#cards li"))
+    assert f"{largest[2] - here} more are not in this report" in page.texts("#gallery .pages")[0]
+
+
+def test_the_map_by_keyboard_and_pointer(shown: Page, report: dict[str, Any]) -> None:
+    """One stop of the tab key; arrows walk, Enter and a click open that item and no other."""
+    data = data_of(report["output"])
+    stops = shown.driver.find_elements(By.CSS_SELECTOR, ".map circle[tabindex='0']")
+    assert len(stops) == 1
+    stops[0].send_keys(Keys.ARROW_RIGHT)
+    active = shown.driver.switch_to.active_element
+    assert active != stops[0] and active.get_attribute("tabindex") == "0"
+    name = active.get_attribute("aria-label").rpartition(": ")[0]
+    assert shown.texts("#tip div")[-1] == name
+    active.send_keys(Keys.ENTER)
+    assert [t.split("\n")[-1] for t in shown.texts("#cards li")] == [name]
+    shown.click("#map-pictures")
+    image = shown.driver.find_elements(By.CSS_SELECTOR, ".map image")[0]
+    shown.driver.execute_script(
+        "arguments[0].dispatchEvent(new MouseEvent('click', {bubbles: true}))", image
+    )
+    assert len(shown.texts("#cards li")) == 1
+    assert shown.texts("#cards li small")[-1] in data["items"]["name"]
+
+
+def test_the_last_page_keeps_the_focus(shown: Page) -> None:
+    shown.click("#cards")
+    button = shown.driver.find_element(By.CSS_SELECTOR, "#gallery .pages button:last-child")
+    button.send_keys(Keys.ENTER)
+    button.send_keys(Keys.ENTER)
+    assert shown.driver.switch_to.active_element == button
+    assert button.get_attribute("aria-disabled") == "true"

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from fashionbatch.errors import StoreError
 from fashionbatch.store.column import Column
 
 #: items that a classifier is trained on: more change little, and take memory
@@ -94,7 +95,11 @@ def dealt(
 
 
 def read(features: Column, rows: Rows) -> Floats:
-    """float32 ``[n, D]`` of ascending rows, maps averaged over the places."""
+    """float32 ``[n, D]`` of ascending rows, maps averaged over the places.
+
+    Raises:
+        StoreError: one of them is not finite; ``predict`` would have recorded it as a failure.
+    """
     if not len(rows):
         return np.empty((0, features.shape[1]), np.float32)
     blocks = []
@@ -104,7 +109,14 @@ def read(features: Column, rows: Rows) -> Floats:
             mine = rows[low:high]
             values = features[int(mine[0]) : int(mine[-1]) + 1][mine - mine[0]]
             values = values.astype(np.float32)
-            blocks.append(values.reshape(*values.shape[:2], -1).mean(2))
+            values = values.reshape(*values.shape[:2], -1).mean(2)
+            bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+            if len(bad):
+                raise StoreError(
+                    f"{features.path}: the features of row {int(mine[bad[0]])} are not finite: "
+                    "predict again"
+                )
+            blocks.append(values)
     return np.concatenate(blocks)
 
 

@@ -19,6 +19,7 @@ from fashionbatch.drawing.shown import Shown, sheet
 from fashionbatch.errors import UsageError, counted
 from fashionbatch.evaluation import truth
 from fashionbatch.evaluation.audit import neighbourhood, probe, suspects
+from fashionbatch.store.answers import names_of
 from fashionbatch.store.csv_table import cell
 from fashionbatch.store.reader import Predictions, open_predictions
 
@@ -66,10 +67,15 @@ def look(
     """
     rows = np.flatnonzero(labels >= 0)
     mine = labels[rows]
-    if len(np.unique(mine)) < 2 or len(rows) < 2 * config.folds:
+    if len(rows) < 2 * config.folds:
         raise UsageError(
             f"{predictions.path}: of {counted(len(rows), 'item')} the class is known, which is too "
             "few to audit; give a table of classes with --labels"
+        )
+    if len(np.unique(mine)) < 2:
+        raise UsageError(
+            f"{predictions.path}: all {len(rows):,} labels are {predictions.classes[mine[0]]!r}: "
+            "there is nothing to tell apart"
         )
     features = predictions.features(config.features)
     few = len(rows) <= _MOST_PAIRS
@@ -182,6 +188,7 @@ class _Audit:
     ) -> None:
         self.predictions, self.rows, self.labels = predictions, rows, labels
         self.probability = probability
+        self.names = names_of(predictions, rows)
 
     def suspects(self) -> list[dict[str, Any]]:
         found = suspects.find(self.probability, self.labels)
@@ -219,7 +226,7 @@ class _Audit:
         row = int(self.rows[place])
         return {
             "row": row,
-            "name": self.predictions.text("items/name").read(row, row + 1)[0],
+            "name": self.names[place],
             "label": self.predictions.classes[int(self.labels[place])],
         }
 

@@ -208,10 +208,18 @@ function pager(list, shown, each = PAGE) {
     const first = page * each;
     list.replaceChildren(...all.slice(first, first + each).map(shown));
     told.textContent = all.length ? `${count(first + 1)} to ${count(Math.min(all.length, first + each))} of ${count(all.length)}` : "nothing fits";
-    back.disabled = page === 0;
-    on.disabled = page === last;
+    // not the attribute: a button that is disabled loses the focus
+    back.setAttribute("aria-disabled", page === 0);
+    on.setAttribute("aria-disabled", page === last);
   }
-  return { bar: make("div", { class: "pages" }, back, told, on), show: (found) => { all = found; turn(0); } };
+  return {
+    bar: make("div", { class: "pages" }, back, told, on),
+    show: (found, hint = "") => {
+      all = found;
+      turn(0);
+      if (hint) told.textContent += `; ${hint}`;
+    },
+  };
 }
 
 // ---------------------------------------------------------------- chapters
@@ -255,12 +263,12 @@ function histograms() {
   if (counts.labelled) charts.append(bars({ title: `Items of each class (log scale)${more}`, bars: named(cut, counts.support), parts: [{ name: "items", colour: "var(--cool)" }], log: true }));
   charts.append(bars({ title: `Items predicted as each class (log scale)${more}`, bars: named(cut, counts.predicted), parts: [{ name: "items", colour: "var(--warm)" }], log: true }));
   const sides = counts.labelled
-    ? [{ name: RIGHT, colour: "var(--good)" }, { name: WRONG, colour: "var(--bad)" }, { name: UNKNOWN, colour: "var(--pale)" }]
+    ? [{ name: RIGHT, colour: "var(--good)" }, { name: WRONG, colour: "var(--bad)" }, { name: UNKNOWN, colour: "var(--pale)" }].slice(0, counts.confidence.some((parts) => parts[2]) ? 3 : 2)
     : [{ name: "items", colour: "var(--cool)" }];
   const bins = counts.confidence;
   charts.append(bars({
     title: "Probability of the predicted class", narrow: true, xLabel: "probability", parts: sides,
-    bars: bins.map((parts, i) => ({ name: `${(100 * i) / bins.length} to ${(100 * (i + 1)) / bins.length}%`, tick: `${Math.round((100 * i) / bins.length)}%`, parts: counts.labelled ? parts : [parts.reduce((a, n) => a + n, 0)] })),
+    bars: bins.map((parts, i) => ({ name: `${(100 * i) / bins.length} to ${(100 * (i + 1)) / bins.length}%`, tick: `${Math.round((100 * i) / bins.length)}%`, parts: counts.labelled ? parts.slice(0, sides.length) : [parts.reduce((a, n) => a + n, 0)] })),
   }));
   made.append(charts);
 }
@@ -280,14 +288,14 @@ function classes() {
   const table = sortable({
     caption: "Figures of each class", rows: data.perClass, by: 1,
     columns: [
-      { name: "class", value: (r) => r.name.toLowerCase(), cell: (r) => make("button", { class: "link", type: "button", on: { click: () => gallery.open({ label: r.number }) } }, r.name) },
+      { name: "class", value: (r) => r.name.toLowerCase(), cell: (r) => make("button", { class: "link", type: "button", on: { click: () => gallery.open({ label: r.number, of: r.support }) } }, r.name) },
       { name: "items", number: true, value: (r) => r.support, cell: (r) => count(r.support) },
       { name: "predicted", number: true, value: (r) => r.predicted, cell: (r) => count(r.predicted) },
       rate("recall", "recall"), rate("precision", "precision"), rate("f1", "F1"),
     ],
   });
   const search = make("input", { type: "search", id: "class-search", on: { input: () => table.show(data.perClass.filter((r) => r.name.toLowerCase().includes(search.value.toLowerCase()))) } });
-  made.append(make("div", { class: "filters" }, make("label", {}, "Class contains", search)), table.table);
+  made.append(make("div", { class: "filters" }, make("label", {}, "Class contains", search)), make("div", { class: data.perClass.length > 60 ? "scroll" : "" }, table.table));
 }
 
 function confusion() {
@@ -311,7 +319,7 @@ function confusion() {
       type: "button", title: text, "aria-label": text, tabindex: buttons.length ? -1 : 0,
       "data-row": r, "data-column": c, class: part > 0.55 ? "strong" : "",
       style: { background: `rgba(var(--${r === c ? "heat" : "miss"}), ${(0.12 + 0.88 * part).toFixed(3)})` },
-      on: { click: () => gallery.open({ label: shown[r], predicted: shown[c] }), keydown: (event) => move(event, button) },
+      on: { click: () => gallery.open({ label: shown[r], predicted: shown[c], of: n }), keydown: (event) => move(event, button) },
     }, n > 9999 ? Math.round(n / 1000) + "k" : String(n));
     buttons.push(button);
     return make("td", {}, button);
@@ -340,7 +348,7 @@ function confusion() {
       caption: "The most frequent mistakes", rows: data.confused, by: 2,
       columns: [
         { name: "label", value: (r) => data.classes[r.label], cell: (r) => data.classes[r.label] },
-        { name: "taken for", value: (r) => data.classes[r.predicted], cell: (r) => make("button", { class: "link", type: "button", on: { click: () => gallery.open({ label: r.label, predicted: r.predicted }) } }, data.classes[r.predicted]) },
+        { name: "taken for", value: (r) => data.classes[r.predicted], cell: (r) => make("button", { class: "link", type: "button", on: { click: () => gallery.open({ label: r.label, predicted: r.predicted, of: r.count }) } }, data.classes[r.predicted]) },
         { name: "items", number: true, value: (r) => r.count, cell: (r) => count(r.count) },
         { name: "of the label", number: true, bar: true, value: (r) => r.share, cell: (r) => share(r.share) },
       ],
@@ -403,12 +411,42 @@ function embedding() {
   const across = (v) => M + v * (W - 2 * M), down = (v) => M + v * (H - 2 * M);
   const circles = item.map((i, p) => {
     const circle = draw("circle", { cx: across(x[p]).toFixed(1), cy: down(y[p]).toFixed(1), r: 5, style: `fill: ${hue.get(group[p]) ?? "var(--pale)"}` });
-    circle.addEventListener("pointermove", (event) => hint(i, event.clientX, event.clientY));
-    circle.addEventListener("pointerleave", () => { tip.hidden = true; });
-    circle.addEventListener("click", () => gallery.open({ text: items.name[i] }));
+    // one stop of the tab key for the whole map, arrow keys within it
+    circle.setAttribute("tabindex", p ? -1 : 0);
+    circle.setAttribute("role", "button");
+    circle.setAttribute("aria-label", `${items.name[i]}: ${className(group[p]) ?? "class not known"}`);
+    circle.addEventListener("keydown", (event) => walk(event, p));
+    circle.addEventListener("focus", () => { const box = circle.getBoundingClientRect(); hint(i, box.right, box.bottom); });
+    circle.addEventListener("blur", () => { tip.hidden = true; });
+    listen(circle, i);
     svg.append(circle);
     return circle;
   });
+  function listen(element, i) {
+    element.addEventListener("pointermove", (event) => hint(i, event.clientX, event.clientY));
+    element.addEventListener("pointerleave", () => { tip.hidden = true; });
+    element.addEventListener("click", () => gallery.open({ item: i }));
+  }
+  function walk(event, from) {
+    if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      gallery.open({ item: item[from] });
+      return;
+    }
+    const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    let best = null, least = Infinity;
+    for (let p = 0; p < item.length; p++) {
+      const [dx, dy] = [(x[p] - x[from]) * W, (y[p] - y[from]) * H];
+      const ahead = dx * step[0] + dy * step[1], aside = Math.abs(dx * step[1]) + Math.abs(dy * step[0]);
+      if (p !== from && ahead > 0 && ahead + 3 * aside < least) [best, least] = [p, ahead + 3 * aside];
+    }
+    if (best === null) return;
+    circles[from].setAttribute("tabindex", -1);
+    circles[best].setAttribute("tabindex", 0);
+    circles[best].focus();
+  }
   const pictures = draw("g");
   svg.append(pictures);
   function photos(wanted) {
@@ -421,10 +459,11 @@ function embedding() {
       if (taken.has(cell)) return;
       taken.add(cell);
       const [cx, cy] = [Math.floor(across(x[p]) / side) * side, Math.floor(down(y[p]) / side) * side];
-      pictures.append(draw("rect", { x: cx + 1, y: cy + 1, width: side - 2, height: side - 2, style: `fill: ${hue.get(group[p]) ?? "var(--pale)"}` }));
+      const frame = draw("rect", { x: cx + 1, y: cy + 1, width: side - 2, height: side - 2, style: `fill: ${hue.get(group[p]) ?? "var(--pale)"}` });
+      listen(frame, i);
+      pictures.append(frame);
       const image = draw("image", { x: cx + 4, y: cy + 4, width: side - 8, height: side - 8, href: data.thumbnails[i] });
-      image.addEventListener("pointermove", (event) => hint(i, event.clientX, event.clientY));
-      image.addEventListener("pointerleave", () => { tip.hidden = true; });
+      listen(image, i);
       pictures.append(image);
     });
   }
@@ -463,10 +502,12 @@ function photographs() {
     sure: (a, b) => items.confidence[b] - items.confidence[a],
     name: (a, b) => (items.name[a] < items.name[b] ? -1 : items.name[a] > items.name[b] ? 1 : 0),
   };
+  let only = null, of = null; // a single item, and how many there are in all; of one opening
   function apply() {
-    const needle = text.value.toLowerCase(), [from, to] = [low.value / 100, high.value / 100];
+    const needle = text.value.toLowerCase(), [from, to] = [low.value / 100, (high.value === "" ? 100 : high.value) / 100];
     const found = [];
     for (let i = 0; i < items.name.length; i++) {
+      if (only !== null && i !== only) continue;
       if (needle && !items.name[i].toLowerCase().includes(needle)) continue;
       if (label.value !== "" && items.label[i] !== Number(label.value)) continue;
       if (predicted.value !== "" && items.predicted[i] !== Number(predicted.value)) continue;
@@ -476,13 +517,17 @@ function photographs() {
       if (heat.checked && !data.heatmaps[i]) continue;
       found.push(i);
     }
-    show(found.sort(sorts[order.value]));
+    const left = of !== null && found.length < of ? `${count(of - found.length)} more are not in this report (--items lists more)` : "";
+    show(found.sort(sorts[order.value]), left);
+    [only, of] = [null, null];
   }
   gallery.open = (wanted) => {
     text.value = wanted.text ?? "";
     label.value = wanted.label ?? "";
     predicted.value = wanted.predicted ?? "";
     kind.value = ""; low.value = 0; high.value = 100; heat.checked = false;
+    only = wanted.item ?? null;
+    of = wanted.of ?? null;
     apply();
     made.scrollIntoView();
     label.focus({ preventScroll: true });
@@ -525,7 +570,7 @@ function failures() {
       { name: "reason", value: (r) => r.reason, cell: (r) => r.reason },
     ],
   });
-  made.append(table.table);
+  made.append(make("div", { class: data.failed.rows.length > 60 ? "scroll" : "" }, table.table));
 }
 
 for (const chapter of [overview, training, histograms, classes, confusion, trust, attributes, embedding, photographs, audit, failures]) chapter();
