@@ -209,12 +209,8 @@ def restore_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) 
     for name, tensor in checkpoint.part("optimizer.").items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
-    # JSON has no tuples: what is one in the new optimizer was one in the old
     groups = [
-        {
-            k: tuple(v) if isinstance(v, list) and isinstance(new.get(k), tuple) else v
-            for k, v in group.items()
-        }
+        {k: _like(new.get(k), v) for k, v in group.items()}
         for new, group in zip(optimizer.param_groups, saved["groups"], strict=True)
     ]
     for name, tensor in checkpoint.part(_GROUPS).items():
@@ -226,6 +222,15 @@ def restore_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) 
             if isinstance(value, Tensor) and value.ndim > 1 and value.shape == parameter.shape:
                 # files know one layout only, and steps over several are slower on a GPU
                 values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _like(new: Any, value: Any) -> Any:
+    """A value from JSON, which has no tuples: what is one in the new optimizer was one before."""
+    if not isinstance(value, list) or not isinstance(new, list | tuple):
+        return value
+    if len(new) == len(value):
+        value = [_like(*pair) for pair in zip(new, value, strict=True)]
+    return type(new)(value)
 
 
 def seed_everything(seed: int) -> None:
