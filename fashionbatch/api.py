@@ -189,11 +189,12 @@ def train(
         if config.resume and config.freeze_epochs is None:
             config = folders.as_begun(config, folder)
         job = jobs.prepare(config, data, group=group, fetch=not dry_run)
-        about = {"run": str(folder), "config": job.config.to_json(), "plan": job.plan()}
+        plan = job.plan()
         if dry_run and job.config.computes_once:
             from fashionbatch.training.feed import activation_bytes
 
-            about["plan"]["activation_bytes"] = activation_bytes(job)
+            plan["activation_bytes"] = activation_bytes(job)
+        about = {"run": str(folder), "config": job.config.to_json(), "plan": plan}
         tell("plan", about)
         for text in job.doubts():
             tell("warn", {"text": text})
