@@ -154,11 +154,13 @@ def test_what_an_optimizer_has_of_a_group_comes_back(tmp_path):
 
     def made():
         sgd = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=0.1)
-        sgd.param_groups[0] |= {"range": (0, 0), "pairs": [(0, 0)], "distance": torch.zeros(1), "most": 0.0}
+        empty = {"range": (0, 0), "pairs": [(0, 0)], "distance": torch.zeros(1), "most": 0.0}
+        sgd.param_groups[0] |= empty
         return sgd
 
     sgd, restored = made(), made()
-    given = {"range": (1, 2), "pairs": [(3, 4)], "distance": torch.tensor([0.1]), "most": float("inf")}
+    distance = torch.tensor([0.1])
+    given = {"range": (1, 2), "pairs": [(3, 4)], "distance": distance, "most": float("inf")}
     sgd.param_groups[0] |= given
     checkpoints.save(
         tmp_path, 1, 0, {}, sgd, {}, extra={}, randoms=[checkpoints.Random.now()]
