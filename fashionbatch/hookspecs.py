@@ -11,7 +11,7 @@ Example, a whole plugin::
     @fashionbatch.hookimpl
     def fashionbatch_optimizers():
         yield fashionbatch.OptimizerSpec(
-            name="lion", factory="my_package.lion:Lion", summary="Lion (Chen et al. 2023)"
+            name="signum", factory="my_package:Signum", summary="signs (Bernstein et al. 2018)"
         )
 """
 

@@ -192,6 +192,9 @@ class BackboneSpec(Spec):
 class OptimizerSpec(Spec):
     """An optimizer.
 
+    One that has ``train()`` and ``eval()``, as schedule-free ones do, is told when to put the
+    weights to be validated and saved into the parameters.
+
     Attributes:
         options: which of the common options ``momentum`` and ``weight_decay`` the factory takes;
             others are passed as the user gives them with ``--opt-kwargs``.

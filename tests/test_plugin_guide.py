@@ -16,15 +16,19 @@ import fashionbatch
 from fashionbatch import plugins, registry
 from fashionbatch.models.build import build, find_backbone
 from fashionbatch.training import checkpoint
+from fashionbatch.training.distributed import Group
+from fashionbatch.training.step import Forward, Stepper
 from fashionbatch.training.targets import Loss, Targets
+from fashionbatch.training.task import TrainingBatch
 from tests.training.components import model, regularizer, schedule
 
 GUIDE = (Path(__file__).parents[1] / "plugins" / "README.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```$", GUIDE, re.M | re.S))
 COMPONENTS = (
-    ("optimizer", "lion"),
+    ("optimizer", "signum"),
     ("regularizer", "confidence-penalty"),
     ("regularizer", "label-noise"),
+    ("regularizer", "flat"),
     ("schedule", "halve"),
     ("logger", "lines"),
     ("visualizer", "saliency"),
@@ -66,7 +70,7 @@ def test_optimizer_and_regularizers_train(tmp_path: Path) -> None:
     penalty = regularizer("confidence-penalty:weight=0.01", made)
     noise = regularizer("label-noise:share=0.01", made)
     optimizer = registry.create(
-        registry.find("optimizer", "lion"), list(made.parameters()), lr=0.02, weight_decay=0.01
+        registry.find("optimizer", "signum"), list(made.parameters()), lr=0.02, weight_decay=0.01
     )
     losses = []
 
@@ -88,7 +92,7 @@ def test_optimizer_and_regularizers_train(tmp_path: Path) -> None:
     )
     other = model().train()
     again = registry.create(
-        registry.find("optimizer", "lion"), list(other.parameters()), lr=0.02, weight_decay=0.01
+        registry.find("optimizer", "signum"), list(other.parameters()), lr=0.02, weight_decay=0.01
     )
     found = checkpoint.load_last(tmp_path / "checkpoints")
     checkpoint.restore_model(found, other)
@@ -97,6 +101,29 @@ def test_optimizer_and_regularizers_train(tmp_path: Path) -> None:
         torch.manual_seed(5)
         step(net, chosen)
     assert losses[-1] == losses[-2]
+
+
+def test_flat_takes_the_mean_of_two_gradients() -> None:
+    """In a step like the framework's: the gradients here and near by, and the weights as before."""
+    made = model()
+    task = type("Plain", (), {"forward": staticmethod(lambda inputs: made(inputs[0]))})()
+    stepper = Stepper(
+        model=made, forward=Forward(made, task), loss=Loss(), group=Group(), bfloat16=False,
+        optimizer=torch.optim.SGD(made.parameters(), lr=0.0), device=torch.device("cpu"),
+        regularizers=[regularizer("flat:spread=0.5", made)],
+    )  # fmt: skip
+    seen: list[torch.Tensor] = []
+    weight = made.head.dense[-1].weight
+    weight.register_post_accumulate_grad_hook(lambda p: seen.append(p.grad.clone()))
+    before = [p.detach().clone() for p in made.parameters()]
+    images = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 255
+    batch = TrainingBatch((images,), Targets(category=torch.arange(6) % 3), ())
+    stepper.step(batch, torch.zeros(0))
+    here, near = seen
+    assert not torch.allclose(here, near)
+    assert torch.allclose(weight.grad, (here + near) / 2, atol=1e-6)
+    for p, value in zip(made.parameters(), before, strict=True):
+        assert torch.equal(p, value)
 
 
 def test_label_noise_keeps_what_is_not_known() -> None:

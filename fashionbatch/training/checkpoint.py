@@ -30,6 +30,7 @@ from fashionbatch.errors import TrainingError
 KEPT = 2
 _TENSORS = "state.safetensors"
 _STATE = "state.json"
+_GROUPS = "optimizer-groups."  # what an optimizer has of a group that is a tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ def save(
         epoch: how many are finished.
         step: how many of the next one are.
         weights: of the model's state, what can change.
-        optimizer: its state.
+        optimizer: its state: tensors and JSON values, by parameter and in its groups.
         state: JSON values to keep.
         extra: further tensors, by names of their own.
         randoms: of each process.
@@ -87,6 +88,11 @@ def save(
                     tensors[f"optimizer.{index}.{key}"] = value
                 else:
                     plain.setdefault(str(index), {})[key] = value
+        groups: list[dict[str, Any]] = []
+        for number, group in enumerate(described["param_groups"]):
+            found = {k: v for k, v in group.items() if isinstance(v, Tensor)}
+            tensors |= {f"{_GROUPS}{number}.{k}": v for k, v in found.items()}
+            groups.append({k: v for k, v in group.items() if k not in found})
         for rank, drawn in enumerate(randoms):
             tensors |= {f"random.{rank}.{k}": v for k, v in drawn.tensors.items()}
         # copies, since some share memory; on the CPU, since a GPU may have no room for them
@@ -101,7 +107,7 @@ def save(
             "epoch": epoch,
             "step": step,
             "sha256": files.sha256(temporary / _TENSORS),
-            "optimizer": {"state": plain, "groups": described["param_groups"]},
+            "optimizer": {"state": plain, "groups": groups},
             "random": [drawn.values for drawn in randoms],
         }
         files.write_json(temporary / _STATE, values)
@@ -204,15 +210,27 @@ def restore_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) 
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
     groups = [
-        {k: tuple(v) if isinstance(v, list) and k == "betas" else v for k, v in group.items()}
-        for group in saved["groups"]
+        {k: _like(new.get(k), v) for k, v in group.items()}
+        for new, group in zip(optimizer.param_groups, saved["groups"], strict=True)
     ]
+    for name, tensor in checkpoint.part(_GROUPS).items():
+        number, key = name.split(".", 1)
+        groups[int(number)][key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     for parameter, values in optimizer.state.items():
         for key, value in values.items():
             if isinstance(value, Tensor) and value.ndim > 1 and value.shape == parameter.shape:
                 # files know one layout only, and steps over several are slower on a GPU
                 values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _like(new: Any, value: Any) -> Any:
+    """A value from JSON, which has no tuples: what is one in the new optimizer was one before."""
+    if not isinstance(value, list) or not isinstance(new, list | tuple):
+        return value
+    if len(new) == len(value):
+        value = [_like(*pair) for pair in zip(new, value, strict=True)]
+    return type(new)(value)
 
 
 def seed_everything(seed: int) -> None:

@@ -18,8 +18,8 @@ from fashionbatch import files
 from fashionbatch.errors import StoppedError, TrainingError
 from fashionbatch.interrupt import Interrupt, interrupts
 from fashionbatch.models import freeze
+from fashionbatch.training import averaged, curves
 from fashionbatch.training import checkpoint as checkpoints
-from fashionbatch.training import curves
 from fashionbatch.training.checkpoint import Checkpoint, Random
 from fashionbatch.training.distributed import LostError, is_lost, lost
 from fashionbatch.training.metrics import Metrics
@@ -131,6 +131,7 @@ class Loop:
         optimizer = setup.optimizer(setup.parameters(), setup.lr, frozen)
         if restored is not None and (progress.epoch != setup.freeze_epochs or progress.step):
             checkpoints.restore_optimizer(restored, optimizer)
+        averaged.begin(optimizer)
         self._stepper = Stepper(
             model=setup.model,
             forward=self._forward,
@@ -224,7 +225,7 @@ class Loop:
         loss = loss if math.isfinite(loss) else math.inf
         if loss < result.best_loss or not progress.best:
             result.best_loss, result.best_epoch = loss, epoch
-            with self._validation.weights():
+            with self._validation.weights(self._stepper.optimizer):
                 found = progress.weights()
                 progress.best = {name: v.detach().clone() for name, v in found.items()}
         stops = [r.after_epoch(epoch, row) for r in setup.regularizers]
@@ -232,6 +233,8 @@ class Loop:
         if isinstance(setup.schedule, Schedule):
             setup.schedule.after_epoch(epoch, row)
         progress.close_epoch()
+        if progress.epoch == setup.freeze_epochs:
+            averaged.settle(self._stepper.optimizer)  # the next one begins at what this one keeps
         if setup.group.leads:
             curves.save_history(self.folder / curves.HISTORY, result.history)
         progress.save(self._stepper.optimizer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,8 +15,9 @@ class Regularizer:
     """Does nothing; a subclass overrides what it needs.
 
     :meth:`on_model` comes once, before the first step. Within a step the methods are called in this
-    order: :meth:`on_batch`, forward pass, :meth:`penalty`, backward pass, :meth:`on_gradients`,
-    optimizer step, :meth:`after_step`. :meth:`evaluated` comes before each validation.
+    order: :meth:`on_batch`, forward pass, :meth:`penalty`, backward pass, :meth:`after_backward`,
+    :meth:`on_gradients`, optimizer step, :meth:`after_step`. :meth:`evaluated` comes before each
+    validation.
 
     Example::
 
@@ -56,6 +57,23 @@ class Regularizer:
             outputs: of the forward pass, with gradients.
         """
         return None
+
+    def after_backward(self, parameters: Sequence[nn.Parameter], again: Callable[[], None]) -> None:
+        """Looks at the gradients of the whole step, and may have them computed at other weights.
+
+        ``again()`` computes the gradients of the same batch anew, at the weights as they are now:
+        forward pass, penalties and backward pass, in as many pieces and processes as the first
+        time, and whatever regularizers given before this one do in this method. Dropout draws anew;
+        running statistics stay as the first pass left them, and what is reported of the step is
+        that of the first pass. The step is made with the gradients that are left in the end.
+
+        Put changed weights back, also where ``again`` raises an error: it does so when the loss at
+        these weights is not finite. In several processes, each must call it equally often.
+
+        Args:
+            parameters: those that are trained, with their gradients; ``None`` where one has none.
+            again: computes gradients; costs as much as the first pass.
+        """
 
     def on_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Changes the gradients of the trained parameters in place."""

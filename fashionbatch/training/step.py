@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -120,6 +121,34 @@ class Stepper:
         counts[self.group.rank] = len(targets)
         shared = self.group.summed(torch.cat([self.loss.norms(targets), counts, flags]))
         norms, counts, flags = shared.tensor_split([2, 2 + self.group.world])
+        outputs, loss = self._gradients(inputs, targets, norms, counts)
+
+        def again(before: int) -> None:
+            """The gradients anew, as so many of the regularizers leave them."""
+            with torch.enable_grad(), self._same_buffers():
+                self._gradients(inputs, targets, norms, counts)
+            regularize(before)
+
+        def regularize(before: int) -> None:
+            for number, regularizer in enumerate(self.regularizers[:before]):
+                regularizer.after_backward(self.trained, functools.partial(again, number))
+
+        regularize(len(self.regularizers))
+        for regularizer in self.regularizers:
+            regularizer.on_gradients(self.trained)
+        self.optimizer.step()
+        for regularizer in self.regularizers:
+            regularizer.after_step(self.model)
+        return outputs, loss, flags
+
+    def _gradients(
+        self, inputs: tuple[Tensor, ...], targets: Targets, norms: Tensor, counts: Tensor
+    ) -> tuple[Outputs, float]:
+        """Those of the whole step; the outputs of this process's share, and the step's loss.
+
+        Raises:
+            NotFiniteError: the loss is not finite.
+        """
         while True:
             try:
                 outputs, loss, penalized = self._backward(inputs, targets, norms, counts)
@@ -132,12 +161,22 @@ class Stepper:
         both = self.group.summed(torch.tensor([loss, penalized], dtype=torch.float64))
         if not math.isfinite(float(both[1])):
             raise NotFiniteError(float(both[1]))
-        for regularizer in self.regularizers:
-            regularizer.on_gradients(self.trained)
-        self.optimizer.step()
-        for regularizer in self.regularizers:
-            regularizer.after_step(self.model)
-        return outputs, float(both[0]), flags
+        return outputs, float(both[0])
+
+    @contextmanager
+    def _same_buffers(self) -> Iterator[None]:
+        """What a forward pass in training mode changes beside weights is put back.
+
+        A batch is to count once in running statistics, and with the weights that it was seen with.
+        """
+        buffers = [b for m in self.model.modules() if m.training for b in m.buffers(recurse=False)]
+        before = [b.clone() for b in buffers]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, value in zip(buffers, before, strict=True):
+                    buffer.copy_(value)
 
     def _backward(
         self, inputs: tuple[Tensor, ...], targets: Targets, norms: Tensor, counts: Tensor

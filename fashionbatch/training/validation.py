@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from fashionbatch.training import averaged
 from fashionbatch.training.distributed import Group
 from fashionbatch.training.metrics import Metrics
 from fashionbatch.training.progress import Progress
@@ -49,7 +50,7 @@ class Validation:
         loss = Loss(attribute_weight=setup.loss.attribute_weight)
         metrics = setup.metrics(True)
         sums = torch.zeros(4, dtype=torch.float64)
-        with self.weights():
+        with self.weights(stepper.optimizer):
             setup.model.eval()
             for batch in self.task.batches(split):
                 if len(batch.targets):
@@ -64,12 +65,22 @@ class Validation:
         return metrics, float((sums[:2] / sums[2:].clamp(min=1e-12)).sum())
 
     @contextmanager
-    def weights(self) -> Iterator[None]:
-        """The model has the weights that are validated and saved, in every process the same."""
-        model = self.setup.model
+    def weights(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+        """The model has the weights that are validated and saved, in every process the same.
+
+        Args:
+            optimizer: of the training; its weights give way to a regularizer's.
+        """
         if self.settled:
             yield
             return
+        with averaged.kept(optimizer), self._evaluated():
+            yield
+
+    @contextmanager
+    def _evaluated(self) -> Iterator[None]:
+        """With what the regularizers put in place of weights."""
+        model = self.setup.model
         other: dict[str, Tensor] = {}
         for regularizer in self.setup.regularizers:
             other |= regularizer.evaluated(model) or {}

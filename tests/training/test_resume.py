@@ -149,6 +149,26 @@ def test_optimizer_state_is_laid_out_as_its_parameters(tmp_path):
         assert found.stride() == other.weight.stride() == (27, 1, 9, 3)
 
 
+def test_what_an_optimizer_has_of_a_group_comes_back(tmp_path):
+    """Tensors, numbers that JSON has no words for, and tuples, which it has none for either."""
+
+    def made():
+        sgd = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=0.1)
+        empty = {"range": (0, 0), "pairs": [(0, 0)], "distance": torch.zeros(1), "most": 0.0}
+        sgd.param_groups[0] |= empty
+        return sgd
+
+    sgd, restored = made(), made()
+    distance = torch.tensor([0.1])
+    given = {"range": (1, 2), "pairs": [(3, 4)], "distance": distance, "most": float("inf")}
+    sgd.param_groups[0] |= given
+    checkpoints.save(
+        tmp_path, 1, 0, {}, sgd, {}, extra={}, randoms=[checkpoints.Random.now()]
+    )  # fmt: skip
+    checkpoints.restore_optimizer(checkpoints.load_last(tmp_path), restored)
+    assert {k: restored.param_groups[0][k] for k in given} == given
+
+
 def test_handlers_are_given_back(train):
     """After a training Ctrl-C means what it meant before."""
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)

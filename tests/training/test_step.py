@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from fashionbatch.builtin.regularizers import L2Activity, L2Kernel
+from fashionbatch.builtin.regularizers import ClipGrad, L2Activity, L2Kernel
 from fashionbatch.errors import TrainingError
 from fashionbatch.models.build import Classifier, Head
 from fashionbatch.specs import HeadSpec, Preprocessing
 from fashionbatch.training.distributed import Group
+from fashionbatch.training.regularizer import Regularizer
 from fashionbatch.training.step import Forward, NotFiniteError, Stepper
 from fashionbatch.training.targets import Loss, Targets
 from fashionbatch.training.task import TrainingBatch
@@ -167,3 +168,124 @@ def test_loss_that_is_not_finite_changes_no_weight():
         made.step(batch(), NO_FLAGS)
     for name, value in made.model.state_dict().items():
         assert torch.equal(value.nan_to_num(), before[name].nan_to_num())
+
+
+class Elsewhere(Regularizer):
+    """The step is made with the gradients at weights that are larger by ``by``."""
+
+    def __init__(self, by: float) -> None:
+        self.by = by
+        self.came: list[torch.Tensor] = []
+
+    @torch.no_grad()
+    def after_backward(self, parameters, again):
+        self.came.append(parameters[0].grad.clone())
+        weights = [p.clone() for p in parameters]
+        for p in parameters:
+            p.add_(self.by)
+        try:
+            again()
+        finally:
+            for p, value in zip(parameters, weights, strict=True):
+                p.copy_(value)
+
+
+def gradients_at(*by: float) -> list[list[torch.Tensor]]:
+    """Those of the batch with the stepper's penalties, with weights larger by so much."""
+    found = []
+    for value in by:
+        made, _, _ = stepper(99)
+        with torch.no_grad():
+            for p in made.model.parameters():
+                p.add_(value)
+        made.optimizer.step = lambda: None
+        made.step(batch(), NO_FLAGS)
+        found.append([p.grad.clone() for p in made.trained])
+    return found
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_gradients_at_other_weights(micro_batch):
+    """They are those of the whole batch, penalties too; loss and outputs are of the first pass."""
+    at_weights, at_others = gradients_at(0, 0.2)
+    expected = stepper(99)[0].step(batch(), NO_FLAGS)
+    made, _, _ = stepper(99, micro_batch)
+    elsewhere = Elsewhere(0.2)
+    made.regularizers = [elsewhere, *made.regularizers]
+    start = [p.detach().clone() for p in made.trained]
+    outputs, loss, _ = made.step(batch(), NO_FLAGS)
+    assert torch.allclose(elsewhere.came[0], at_weights[0], atol=1e-6)
+    for p, before, gradient in zip(made.trained, start, at_others, strict=True):
+        assert torch.allclose(p, before - 0.5 * gradient, atol=1e-6)  # of SGD with its rate 0.5
+    assert loss == pytest.approx(expected[1], abs=1e-6)
+    assert torch.allclose(outputs.logits, expected[0].logits, atol=1e-5)
+
+
+def test_gradients_at_other_weights_twice():
+    """Each works on what those before it leave, also where it has it computed anew."""
+    first, others, sum_of_both = gradients_at(0, 0.2, 0.3)
+    made, _, _ = stepper(99)
+    one, two = Elsewhere(0.2), Elsewhere(0.1)
+    made.regularizers = [one, two, *made.regularizers]
+    made.optimizer.step = lambda: None
+    made.step(batch(), NO_FLAGS)
+    assert len(one.came) == 2 and len(two.came) == 1
+    assert torch.allclose(one.came[0], first[0], atol=1e-6)
+    assert torch.allclose(two.came[0], others[0], atol=1e-6)
+    assert torch.allclose(made.trained[0].grad, sum_of_both[0], atol=1e-6)
+
+
+def test_gradients_are_clipped_in_the_end():
+    """What is done to gradients is done to those that the step is made with."""
+    made, _, _ = stepper(99)
+    elsewhere = Elsewhere(0.2)
+    made.regularizers = [ClipGrad(0.01), elsewhere, *made.regularizers]
+    made.optimizer.step = lambda: None
+    made.step(batch(), NO_FLAGS)
+    assert torch.allclose(elsewhere.came[0], gradients_at(0)[0][0], atol=1e-6)
+    norm = torch.cat([p.grad.flatten() for p in made.trained]).norm()
+    assert norm.item() == pytest.approx(0.01, rel=1e-4)
+
+
+@pytest.mark.parametrize("micro_batch", [None, 4])
+def test_running_statistics_are_of_one_pass(micro_batch):
+    """A batch counts once in them, with the weights before the step; frozen ones stay."""
+    found = []
+    for regularizers in ([], [Elsewhere(0.2)]):
+        made, base, _ = stepper(99, micro_batch)
+        base.net.append(nn.BatchNorm1d(6))
+        made.model.train()
+        made.regularizers = regularizers
+        made.step(batch(), NO_FLAGS)
+        found.append({k: v.clone() for k, v in base.net[-1].named_buffers()})
+    assert found[0]["num_batches_tracked"] == (3 if micro_batch else 1)
+    assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])
+
+
+def test_memory_that_runs_out_at_other_weights():
+    """The second pass is worked off in smaller pieces, too."""
+    expected, _, _ = stepper(99)
+    expected.regularizers = [Elsewhere(0.2), *expected.regularizers]
+    short, base, told = stepper(99)
+
+    class Shrinks(Elsewhere):
+        def after_backward(self, parameters, again):
+            base.most = 3
+            super().after_backward(parameters, again)
+
+    short.regularizers = [Shrinks(0.2), *short.regularizers]
+    for made in (expected, short):
+        made.step(batch(), NO_FLAGS)
+    assert told == [5, 3]
+    for a, b in zip(expected.trained, short.trained, strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_loss_that_is_not_finite_at_other_weights():
+    """No step is made, and the weights are those before it."""
+    made, _, _ = stepper(99)
+    made.regularizers = [Elsewhere(float("inf"))]
+    before = copy.deepcopy(made.model.state_dict())
+    with pytest.raises(NotFiniteError):
+        made.step(batch(), NO_FLAGS)
+    assert all(torch.equal(v, before[k]) for k, v in made.model.state_dict().items())
