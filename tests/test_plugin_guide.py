@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 import fashionbatch
-from fashionbatch import plugins, registry
+from fashionbatch import plugins, registry, testing
 from fashionbatch.models.build import build, find_backbone
 from fashionbatch.training import checkpoint
 from fashionbatch.training.distributed import Group
@@ -175,3 +175,16 @@ def test_visualizer() -> None:
     by_hand = inputs.grad[0].abs().amax(dim=0)
     assert chosen == 2
     assert np.allclose(heat, (by_hand / by_hand.max()).numpy(), atol=1e-5)
+
+
+def test_the_guides_components_keep_the_contract(tmp_path: Path) -> None:
+    """By the calls that the guide recommends."""
+    checks = {
+        "optimizer": lambda spec: testing.check_optimizer(spec, lr=0.02),
+        "regularizer": testing.check_regularizer,
+        "schedule": testing.check_schedule,
+        "logger": testing.check_logger,
+        "visualizer": testing.check_visualizer,
+    }
+    for kind, name in COMPONENTS:
+        checks[kind](registry.find(kind, name).spec)
