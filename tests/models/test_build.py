@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import dataclasses
 import pickle
 from pathlib import Path
 
@@ -128,8 +129,11 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match="no such file"):
         load_weights(backbone, SPEC, str(tmp_path / "nowhere.pth"))
-    with pytest.raises(UnknownNameError):
+    with pytest.raises(UsageError, match="comes without weights"):
         load_weights(backbone, SPEC, "imagenett")
+    named = dataclasses.replace(SPEC, weights={"imagenet": "nowhere:weights"})
+    with pytest.raises(UnknownNameError, match="did you mean 'imagenet'"):
+        load_weights(backbone, named, "imagenett")
     assert all(torch.equal(v, before[k]) for k, v in backbone.state_dict().items())
 
 
