@@ -27,6 +27,16 @@ from fashionbatch.training.targets import Targets
 _WAITING = 1 << 18
 
 
+def readable(value: float) -> float:
+    """A figure for people: to seven digits, all that float32 knows; they read the rest as meant.
+
+    Example:
+        >>> readable(0.15000000596046448)
+        0.15
+    """
+    return float(f"{value:.7g}")
+
+
 class ClassFigures(NamedTuple):
     """How well a class is told from the others, by the most probable class alone.
 
@@ -135,8 +145,7 @@ class Metrics:
                 }
         if "precision" in self._parts:
             (values["attr_map"],) = self._summed("precision")
-        # seven digits are all that float32 knows; people read the rest as meant
-        return {name: float(f"{float(value):.7g}") for name, value in values.items()}
+        return {name: float(value) for name, value in values.items()}
 
     def per_class(self) -> list[ClassFigures]:
         """Of each class, in order; empty where none are learnt, or not ``full``.
