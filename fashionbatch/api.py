@@ -436,7 +436,7 @@ def report(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[
 
     Args:
         source: a prediction file, or a run: then its validation images are predicted first, into
-            ``val.h5`` in its folder.
+            ``.report-val.h5`` in its folder.
         tell: gets ``("stage", {"name", "items"})`` and ``("progress", {"items"})``, and what
             :func:`predict` tells.
         options: the fields of :class:`fashionbatch.config.ReportConfig`, such as ``output``.
@@ -487,7 +487,7 @@ def _predicted(run: Path, config: ReportConfig, tell: Tell) -> Path:
             f"{run} was trained on {data}, which is not there: name it with --catalog, or report "
             "a prediction file"
         )
-    output = run / "val.h5"
+    output = run / ".report-val.h5"  # ours alone: what users made is never replaced
     options: dict[str, Any] = {
         "model": run,
         "split": "val",
@@ -498,7 +498,7 @@ def _predicted(run: Path, config: ReportConfig, tell: Tell) -> Path:
     }
     try:
         predict(data, **options)
-    except OutputExistsError:  # made before something was changed: it is ours to make anew
+    except OutputExistsError:  # made before something was changed: it is made anew
         predict(data, **options, restart=True)
     return output
 

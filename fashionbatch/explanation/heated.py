@@ -106,7 +106,7 @@ class HeatVisualizer(Visualizer):
             ValueError: one line: it cannot work with this model.
             UnknownNameError: the target is no class or attribute of the model.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # the one method a subclass must write
 
     def maps(
         self, explained: Explained, images: Sequence[Image.Image]

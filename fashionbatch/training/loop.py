@@ -22,7 +22,7 @@ from fashionbatch.training import averaged, curves
 from fashionbatch.training import checkpoint as checkpoints
 from fashionbatch.training.checkpoint import Checkpoint, Random
 from fashionbatch.training.distributed import LostError, is_lost, lost
-from fashionbatch.training.metrics import Metrics, readable
+from fashionbatch.training.metrics import Metrics, rounded
 from fashionbatch.training.progress import Progress, Result
 from fashionbatch.training.schedule import Schedule
 from fashionbatch.training.setup import Setup
@@ -260,4 +260,4 @@ def _computed(metrics: Metrics, split: str) -> dict[str, float]:
     found = metrics.compute()
     if not metrics.items:
         raise TrainingError(f"none of the {split} images can be used: pack the catalogue again")
-    return {name: readable(value) for name, value in found.items()}
+    return {name: rounded(value) for name, value in found.items()}

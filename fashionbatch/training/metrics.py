@@ -27,11 +27,11 @@ from fashionbatch.training.targets import Targets
 _WAITING = 1 << 18
 
 
-def readable(value: float) -> float:
+def rounded(value: float) -> float:
     """A figure for people: to seven digits, all that float32 knows; they read the rest as meant.
 
     Example:
-        >>> readable(0.15000000596046448)
+        >>> rounded(0.15000000596046448)
         0.15
     """
     return float(f"{value:.7g}")

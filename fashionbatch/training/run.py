@@ -27,7 +27,7 @@ from fashionbatch.training.job import Job
 from fashionbatch.training.labels import balanced_weights
 from fashionbatch.training.logger import Logger
 from fashionbatch.training.loop import Loop
-from fashionbatch.training.metrics import Metrics, readable
+from fashionbatch.training.metrics import Metrics, rounded
 from fashionbatch.training.progress import Result, refuse_other
 from fashionbatch.training.setup import Setup
 from fashionbatch.training.targets import Loss
@@ -115,7 +115,7 @@ def _measured(job: Job, training: Loop) -> dict[str, dict[str, Any]]:
 
 def _finite(value: float) -> float | None:
     """JSON has no NaN, which stands for a figure that there was nothing to count for."""
-    return readable(value) if math.isfinite(value) else None
+    return rounded(value) if math.isfinite(value) else None
 
 
 def _save(

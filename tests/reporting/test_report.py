@@ -80,9 +80,9 @@ def test_of_a_run(made: Made, tmp_path: Path) -> None:
     card = json.loads((run / "model.json").read_text())
     figures = {f["name"]: f["text"] for f in data_of(made_now["output"])["figures"]}
     assert figures["Right (top-1)"] == f"{card['metrics']['val']['top1']:.1%}"
-    before = (run / "val.h5").stat().st_mtime_ns
+    before = (run / ".report-val.h5").stat().st_mtime_ns
     api.report(run, output=tmp_path / "run.html", heatmaps=0, device="cpu")
-    assert (run / "val.h5").stat().st_mtime_ns == before
+    assert (run / ".report-val.h5").stat().st_mtime_ns == before
 
 
 def test_few_items_and_pictures(made: Made, tmp_path: Path) -> None:
@@ -283,11 +283,13 @@ def test_a_run_that_was_calibrated_since(made: Made, tmp_path: Path) -> None:
     """The report's own prediction file is made anew."""
     run = tmp_path / "run"
     shutil.copytree(made.run, run)
+    (run / "val.h5").write_bytes(b"mine")
     api.report(run, output=tmp_path / "a.html", heatmaps=0, device="cpu")
-    api.evaluate(run / "val.h5", calibrate=True, model=run)
+    api.evaluate(run / ".report-val.h5", calibrate=True, model=run)
     found = api.report(run, output=tmp_path / "a.html", heatmaps=0, device="cpu")
     told = dict(data_of(found["output"])["about"])
     assert "Temperature" in told and "epochs 6" in told["How it was trained"]
+    assert (run / "val.h5").read_bytes() == b"mine"
 
 
 def test_features_that_are_not_finite(predictions, tmp_path: Path) -> None:

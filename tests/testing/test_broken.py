@@ -43,6 +43,15 @@ class Net(nn.Module):
         return self.two(self.one(images)).mean(dim=(2, 3))
 
 
+class Wide(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.three = nn.Linear(8, 40_000)
+
+    def forward(self, images):
+        return self.three(super().forward(images))
+
+
 class Maps(Net):
     def forward(self, images):
         return self.two(self.one(images))
@@ -73,7 +82,7 @@ class Scaled(Net):
     ("net", "more", "told"),
     [
         (Net, {}, None),
-        (Net, {"parameters": 0.0001}, None),
+        (Wide, {"parameters": 0.1}, "parameters, its spec says 0.1 million"),
         (Net, {"cam_layer": "three"}, "no module 'three'"),
         (Net, {"blocks": ("one", "four")}, "matches its block pattern 'four'"),
         (Net, {"blocks": ("one", "one.*")}, "lies within another one"),
