@@ -243,11 +243,13 @@ class EngineSpec(Spec):
             cannot run on this machine, in a few words, or ``None``. Must be quick.
         preparation: seconds that it takes before the first batch, as a rule: what ``--engine auto``
             weighs against the time that the engine saves.
+        automatic: whether ``--engine auto`` may take it; one that is not is taken by its name only.
     """
 
     devices: tuple[str, ...] = ("cpu", "cuda")
     missing: Factory | None = None
     preparation: float = 0.0
+    automatic: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

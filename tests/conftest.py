@@ -19,6 +19,10 @@ from fashionbatch.shards.pack import Prepared
 from fashionbatch.sources import Failure, Item, Source
 from tests.sources import deepfashion_tree as trees
 
+# Several processes test at once, and torch's threads spin against each other. Their children
+# inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 CLOTHING = Path(__file__).resolve().parents[2] / "shared" / "data" / "clothing"
 
 Photo = Callable[..., bytes]

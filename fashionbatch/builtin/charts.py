@@ -16,7 +16,7 @@ from fashionbatch.errors import UsageError
 from fashionbatch.explanation.base import Explained, Photo, Picture, Visualizer
 from fashionbatch.models.card import load_card
 from fashionbatch.reporting.embedding import POINTS, embed
-from fashionbatch.store.answers import Answers, answers_of
+from fashionbatch.store.answers import Answers, answers_of, most_mistaken
 from fashionbatch.store.reader import Predictions
 from fashionbatch.training import curves
 
@@ -64,16 +64,13 @@ class Confusion(Visualizer):
         known = answers.labels >= 0
         matrix = np.zeros((len(predictions.classes),) * 2, np.int64)
         np.add.at(matrix, (answers.labels[known], answers.predicted[known]), 1)
-        wrong = matrix - np.diag(np.diag(matrix))
-        used = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
-        mistakes = wrong.sum(axis=0) + wrong.sum(axis=1)
-        shown = np.sort(used[np.argsort(-mistakes[used], kind="stable")][:_CLASSES])
+        shown, left = most_mistaken(matrix, _CLASSES)
         support = matrix.sum(axis=1, keepdims=True)
         shares = matrix / np.maximum(support, 1)
         right = int(np.diag(matrix).sum()) / int(known.sum())
         title = f"{predictions.path.name}: {right:.1%} of {int(known.sum()):,} right"
-        if len(shown) < len(used):
-            title += f"; the {len(shown)} of {len(used)} classes with the most mistakes"
+        if left:
+            title += f"; the {len(shown)} of {len(shown) + left} classes with the most mistakes"
         pick = np.ix_(shown, shown)
         figure = _matrix(
             matrix[pick], shares[pick], [predictions.classes[i] for i in shown], title,

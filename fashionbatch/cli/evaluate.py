@@ -131,7 +131,10 @@ def _show_categories(result: dict[str, Any]) -> None:
 def _confidence(result: dict[str, Any]) -> list[list[object]]:
     fitted = result["calibration"]["temperature"]
     rows: list[list[object]] = [["expected calibration error", figure(result["ece"])]]
-    if fitted:
+    if fitted and fitted["edge"]:
+        items = counted(fitted["items"], "item")
+        rows.append(["temperature that fits", f"none from 0.05 to 20, of {items}"])
+    elif fitted:
         losses = f"log loss {fitted['loss']:.4f} -> {fitted['scaled_loss']:.4f}"
         rows.append(["temperature that fits", f"{fitted['value']:.3f}: {losses}"])
         rows.append(["calibration error with it", figure(fitted["ece"])])

@@ -87,6 +87,8 @@ class Temperature(NamedTuple):
         loss: negative log-likelihood per item before, and ``scaled_loss`` behind it, in nats.
         ece: expected calibration error behind it.
         items: that it was fitted from.
+        edge: the loss falls as far as the search goes (e to the power of -3 to 3), as it does where
+            every answer is right: the value is where it ended, and fits nothing.
     """
 
     value: float
@@ -94,6 +96,7 @@ class Temperature(NamedTuple):
     scaled_loss: float
     ece: float
     items: int
+    edge: bool
 
 
 def temperature(
@@ -146,6 +149,7 @@ def temperature(
         scaled_loss=loss(heat),
         ece=expected_error(bins) or 0.0,
         items=len(rows),
+        edge=heat - _COLDEST < 2 * _PRECISE or _HOTTEST - heat < 2 * _PRECISE,
     )
 
 

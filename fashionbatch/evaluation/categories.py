@@ -27,7 +27,6 @@ def evaluate(
     outcomes: Outcomes,
     class_types: Mapping[str, str],
     config: EvaluateConfig,
-    find_model: Callable[[str], Path],
 ) -> dict[str, Any]:
     """Counts what is right.
 
@@ -37,14 +36,12 @@ def evaluate(
         outcomes: what came of them; where there are none, all figures are ``None``.
         class_types: from classes to their types; empty where these are not known.
         config: of the job.
-        find_model: gives the run of weights of a hash; asked if it is to be calibrated.
 
     Returns:
-        see :func:`fashionbatch.evaluation.run.evaluate`.
+        see :func:`fashionbatch.evaluation.run.judge`.
 
     Raises:
-        UsageError: the file that it is compared with is of other classes or items; or there is
-            nothing to calibrate by.
+        UsageError: the file that it is compared with is of other classes or items.
     """
     cells = Cells.of(outcomes)
     bins = calibration.reliability(outcomes.confidence, outcomes.correct)
@@ -54,9 +51,6 @@ def evaluate(
             against = compare(predictions, outcomes, known_truth.labels, other).to_json()
         against["predictions"] = str(config.against)
     temperature = _temperature(predictions, outcomes, config.seed)
-    calibrated = None
-    if config.calibrate:
-        calibrated = _calibrate(predictions, temperature, find_model)
     trusted = coverage.threshold(outcomes.confidence, outcomes.correct, config.precision)
     by_type, type_accuracy = category_types.evaluate(
         cells, outcomes.classes, class_types, seed=config.seed
@@ -76,7 +70,6 @@ def evaluate(
         "calibration": {
             "bins": [b._asdict() for b in bins],
             "temperature": temperature,
-            "stored": calibrated,
         },
         "coverage": [c._asdict() for c in coverage.curve(outcomes.confidence, outcomes.correct)],
         "threshold": {
@@ -99,16 +92,33 @@ def _temperature(predictions: Predictions, outcomes: Outcomes, seed: int) -> dic
     return found._asdict()
 
 
-def _calibrate(
+def calibrate(
     predictions: Predictions,
     fitted: dict[str, Any] | None,
     find_model: Callable[[str], Path],
 ) -> dict[str, Any]:
-    """Stores the temperature with the model; ``{"model", "temperature"}``."""
+    """Stores a temperature with the model that predicted.
+
+    Args:
+        predictions: its file.
+        fitted: under ``calibration`` in ``temperature`` of :func:`evaluate`.
+        find_model: gives the run of weights of a hash.
+
+    Returns:
+        ``{"model", "temperature"}``: its folder, and what is stored now.
+
+    Raises:
+        UsageError: there is no temperature that fits.
+    """
     if fitted is None:
         raise UsageError(
             f"--calibrate: {predictions.path} holds the best classes only: predict with "
             "--probabilities"
+        )
+    if fitted["edge"]:
+        raise UsageError(
+            f"--calibrate: no temperature fits {predictions.path}: its {fitted['items']:,} items "
+            "with a known class are too few or too alike, or the model has learnt from them"
         )
     run = find_model(str(predictions.model["sha256"]))
     # the file's probabilities may have been divided by one already

@@ -24,12 +24,38 @@ from fashionbatch.store.reader import Predictions, open_predictions
 def evaluate(
     path: Path, config: EvaluateConfig, find_model: Callable[[str], Path]
 ) -> dict[str, Any]:
-    """Counts what is right in a prediction file.
+    """Counts what is right in a prediction file, and calibrates the model if that is asked for.
 
     Args:
         path: of the file.
         config: of the job.
         find_model: gives the run of weights of a hash; asked if it is to be calibrated.
+
+    Returns:
+        what :func:`judge` does, and under ``calibration`` in ``stored`` which model was calibrated:
+        ``{"model", "temperature"}`` or ``None``.
+
+    Raises:
+        UsageError: as :func:`judge`, or there is nothing to calibrate by.
+        ShardError: a data set that the user names is damaged.
+        StoreError: the file is damaged.
+    """
+    with open_predictions(path) as predictions:
+        judged = judge(predictions, config)
+        stored = None
+        if config.calibrate:
+            fitted = judged["calibration"]["temperature"]
+            stored = categories.calibrate(predictions, fitted, find_model)
+        judged["calibration"]["stored"] = stored
+    return judged
+
+
+def judge(predictions: Predictions, config: EvaluateConfig) -> dict[str, Any]:
+    """Counts what is right.
+
+    Args:
+        predictions: the file.
+        config: of the job.
 
     Returns:
         ``{"predictions", "items", "unlabelled", "failed", "top1", "top3", "top5",
@@ -48,47 +74,46 @@ def evaluate(
         ShardError: a data set that the user names is damaged.
         StoreError: the file is damaged.
     """
-    with open_predictions(path) as predictions:
-        labels = truth.named(config)
-        known_truth = truth.of(predictions, labels, config)
-        data_sets = DataSets(predictions)
-        known_attributes: AttributeTruth | str | None = None
-        if predictions.attributes:
-            known_attributes = find_attributes(
-                predictions,
-                data_sets,
-                labels,
-                image_column=config.image_column,
-                label_column=config.label_column,
-            )
-        outcomes = gather(predictions, known_truth.labels)
-        found = None
-        if isinstance(known_attributes, AttributeTruth):
-            found = attributes.evaluate(predictions, known_attributes, seed=config.seed)
-            if not found["items"]:
-                found, known_attributes = None, "of no item is an attribute known"
-        reason = known_attributes if isinstance(known_attributes, str) else None
-        if not len(outcomes):
-            if found is None:
-                raise UsageError(_nothing(predictions, known_truth, reason))
-            _refuse_of_classes(predictions, config)
-        types = known_truth.class_types
-        if not types and len(outcomes):
-            types = data_sets.class_types
-        counted = np.zeros(len(predictions), np.bool_)
-        counted[outcomes.rows] = True
-        if found is not None and isinstance(known_attributes, AttributeTruth):
-            counted |= known_attributes.rows >= 0
-        return {
-            "predictions": str(path),
-            "items": len(outcomes),
-            "unlabelled": len(predictions) - len(outcomes),
-            "failed": len(predictions.failures),
-            **categories.evaluate(predictions, known_truth, outcomes, types, config, find_model),
-            "trained_on": _trained_on(predictions, counted),
-            "attributes": found,
-            "no_attributes": reason,
-        }
+    labels = truth.named(config)
+    known_truth = truth.of(predictions, labels, config)
+    data_sets = DataSets(predictions)
+    known_attributes: AttributeTruth | str | None = None
+    if predictions.attributes:
+        known_attributes = find_attributes(
+            predictions,
+            data_sets,
+            labels,
+            image_column=config.image_column,
+            label_column=config.label_column,
+        )
+    outcomes = gather(predictions, known_truth.labels)
+    found = None
+    if isinstance(known_attributes, AttributeTruth):
+        found = attributes.evaluate(predictions, known_attributes, seed=config.seed)
+        if not found["items"]:
+            found, known_attributes = None, "of no item is an attribute known"
+    reason = known_attributes if isinstance(known_attributes, str) else None
+    if not len(outcomes):
+        if found is None:
+            raise UsageError(_nothing(predictions, known_truth, reason))
+        _refuse_of_classes(predictions, config)
+    types = known_truth.class_types
+    if not types and len(outcomes):
+        types = data_sets.class_types
+    counted = np.zeros(len(predictions), np.bool_)
+    counted[outcomes.rows] = True
+    if found is not None and isinstance(known_attributes, AttributeTruth):
+        counted |= known_attributes.rows >= 0
+    return {
+        "predictions": str(predictions.path),
+        "items": len(outcomes),
+        "unlabelled": len(predictions) - len(outcomes),
+        "failed": len(predictions.failures),
+        **categories.evaluate(predictions, known_truth, outcomes, types, config),
+        "trained_on": _trained_on(predictions, counted),
+        "attributes": found,
+        "no_attributes": reason,
+    }
 
 
 def _nothing(predictions: Predictions, known_truth: Truth, reason: str | None) -> str:

@@ -86,7 +86,8 @@ def explain(
         elif not images:
             sources = None
         kept = {"Visualizer": name, "Model": explained.sha256}
-        saving = _Saving(config.output, kept, tell)
+        origin = _origin(images, run, config, rows=sources is not None)
+        saving = _Saving(config.output, origin, kept, tell)
         count, failed = _draw(visualizer, explained, sources, config.limit, saving)
     if not saving.about:
         why = f" ({failed[0]['name']}: {failed[0]['reason']})" if failed else ""
@@ -99,6 +100,17 @@ def explain(
         "model": str(run),
         "about": saving.about,
     }
+
+
+def _origin(images: Sequence[str], run: Path, config: ExplainConfig, *, rows: bool) -> str:
+    """In a few letters, what a picture is of that is not of one photograph."""
+    if config.predictions is not None:
+        which = f"-{config.rows}" if rows and not images else ""
+        return config.predictions.stem + which
+    if not images:
+        return run.name
+    more = f"+{len(images) - 1}" if len(images) > 1 else ""
+    return Path(images[0]).resolve().name + more
 
 
 def _draw(
@@ -172,8 +184,9 @@ def load(run: Path, device_name: str) -> Explained:
 class _Saving:
     """Saves pictures as they are drawn; of what is refused no folder is made."""
 
-    def __init__(self, output: Path, kept: Mapping[str, str], tell: Tell) -> None:
+    def __init__(self, output: Path, origin: str, kept: Mapping[str, str], tell: Tell) -> None:
         self.output = output
+        self.origin = origin
         self.kept = kept
         self.visualizer = parse_choice(kept["Visualizer"])[0]
         self.tell = tell
@@ -185,8 +198,9 @@ class _Saving:
         for picture in drawn:
             self.output.mkdir(parents=True, exist_ok=True)
             of_photo = picture.name in names
-            # one visualizer does not replace another one's picture of the same photograph
-            name = f"{picture.name}.{self.visualizer}" if of_photo else picture.name
+            # one visualizer does not replace another one's picture of the same photograph, and one
+            # call not another one's sheet
+            name = f"{picture.name}.{self.visualizer if of_photo else self.origin}"
             path = png.free_path(self.output, name, self._taken)
             source = {"Source": picture.name} if of_photo else {}
             png.save(path, picture.image, picture.name, {**picture.about, **self.kept, **source})

@@ -143,7 +143,7 @@ def quickest(job: EngineJob, batches: int, tell: Callable[[str, dict[str, Any]],
     # the quickest to prepare first: what it saves is not there to be saved by the next
     for other in sorted(registry.components("engine"), key=_preparation):
         name = other.spec.name
-        if name == PLAIN:
+        if name == PLAIN or not _spec(other).automatic:
             continue
         reason = missing(other, job.device)
         left = batches * min(seconds.values(), default=0.0)
@@ -189,5 +189,9 @@ def timed(engine: Engine, job: EngineJob) -> float:
 
 
 def _preparation(component: Component) -> float:
+    return _spec(component).preparation
+
+
+def _spec(component: Component) -> EngineSpec:
     assert isinstance(component.spec, EngineSpec)
-    return component.spec.preparation
+    return component.spec

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fashionbatch.evaluation.audit.run import Findings
-from fashionbatch.store.answers import Answers
+from fashionbatch.store.answers import Answers, most_mistaken
 
 #: classes of a confusion matrix, and mistakes that are listed
 _CLASSES, _MISTAKES = 40, 50
@@ -85,10 +85,7 @@ def confusion(evaluation: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[
     support = matrix.sum(axis=1)
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
-    mistakes = wrong.sum(axis=0) + wrong.sum(axis=1)
-    used = np.flatnonzero((support > 0) | (matrix.sum(axis=0) > 0))
-    most = used[np.argsort(-mistakes[used], kind="stable")][:_CLASSES]
-    shown = np.sort(most)
+    shown, left = most_mistaken(matrix, _CLASSES)
     labels, predicted = np.nonzero(matrix)
     cells = np.stack([labels, predicted, matrix[labels, predicted]], axis=1)
     order = np.argsort(-wrong, axis=None, kind="stable")[:_MISTAKES]
@@ -99,9 +96,9 @@ def confusion(evaluation: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[
         if wrong[a, b]
     ]
     return {
-        "shown": shown.tolist(),
+        "shown": shown,
         "cells": cells.tolist(),
-        "left": len(used) - len(shown),
+        "left": left,
     }, listed
 
 

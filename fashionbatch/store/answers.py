@@ -47,6 +47,24 @@ def answers_of(predictions: Predictions, labels: npt.NDArray[np.int32] | None = 
     return Answers(labels=labels, predicted=predicted, confidence=confidence)
 
 
+def most_mistaken(confusion: npt.NDArray[np.int64], most: int) -> tuple[list[int], int]:
+    """Which classes of a confusion matrix to look at.
+
+    Args:
+        confusion: ``[C, C]``, items by label (row) and by answer (column).
+        most: classes.
+
+    Returns:
+        those that have or were given most mistakes, of the classes that occur, ascending; and how
+        many more occur.
+    """
+    mistakes = confusion - np.diag(np.diag(confusion))
+    counts = mistakes.sum(axis=0) + mistakes.sum(axis=1)
+    occur = np.flatnonzero(confusion.sum(axis=0) + confusion.sum(axis=1))
+    chosen = np.sort(occur[np.argsort(-counts[occur], kind="stable")][:most])
+    return chosen.tolist(), len(occur) - len(chosen)
+
+
 def names_of(predictions: Predictions, rows: npt.NDArray[np.int64]) -> list[str]:
     """What the catalogue calls ascending rows; read block by block."""
     found: list[str] = []

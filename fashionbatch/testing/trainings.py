@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import tempfile
@@ -12,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fashionbatch.models.build import Classifier
+from fashionbatch.models.build import Classifier, Outputs
 from fashionbatch.specs import LoggerSpec, OptimizerSpec, RegularizerSpec, ScheduleSpec
 from fashionbatch.testing.parts import batch, check_state, classifier, create, want
-from fashionbatch.training import checkpoint
+from fashionbatch.training import averaged, checkpoint
 from fashionbatch.training.logger import Logger
 from fashionbatch.training.regularizer import Regularizer
 from fashionbatch.training.schedule import Schedule
@@ -55,6 +56,7 @@ def check_optimizer(
             f"the factory gives {type(made).__name__}, not a torch.optim.Optimizer",
         )
         optimizer: torch.optim.Optimizer = made
+        averaged.begin(optimizer)
         return optimizer
 
     net = _net()
@@ -70,6 +72,13 @@ def check_optimizer(
         "not below its half",
     )
     want(torch.equal(frozen, before), spec, "it changes a parameter that it was not given")
+    with averaged.kept(optimizer):
+        kept = _error(net)
+    want(
+        kept.item() < losses[0] / 2,
+        spec,
+        f"behind its eval() the loss is {kept.item():.3g}, not below the half of {losses[0]:.3g}",
+    )
     still = _net()
     start = [p.detach().clone() for p in still.parameters()]
     idle = make(still)
@@ -224,16 +233,21 @@ def _net() -> nn.Sequential:
 
 def _learn(net: nn.Module, optimizer: torch.optim.Optimizer, count: int) -> list[float]:
     """The losses of some steps towards sums."""
-    values = torch.randn(32, 6, generator=torch.Generator().manual_seed(1))
-    sums = values.sum(1, keepdim=True)
     losses = []
     for _ in range(count):
-        loss = (net(values) - sums).square().mean()
+        loss = _error(net)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.item())
     return losses
+
+
+def _error(net: nn.Module) -> Tensor:
+    """How far it is from giving the sums of its input."""
+    values = torch.randn(32, 6, generator=torch.Generator().manual_seed(1))
+    error: Tensor = (net(values) - values.sum(1, keepdim=True)).square().mean()
+    return error
 
 
 def _step(
@@ -261,8 +275,7 @@ def _step(
     optimizer.zero_grad()
     model.train()
     outputs = model(mixed)
-    loss = Loss()
-    whole = loss(outputs, aims, loss.norms(aims))
+    whole = _loss(outputs, aims)
     penalty = made.penalty(model.head, outputs)
     if penalty is not None:
         fine = penalty.shape == () and bool(penalty.isfinite())
@@ -271,11 +284,57 @@ def _step(
     want(bool(whole.isfinite()), spec, "the loss is not finite with it")
     whole.backward()  # type: ignore[no-untyped-call]  # torch's is not annotated
     trained = [p for p in model.parameters() if p.requires_grad]
+
+    def again() -> None:
+        with torch.enable_grad():
+            optimizer.zero_grad()
+            outputs = model(mixed)
+            penalty = made.penalty(model.head, outputs)
+            loss = _loss(outputs, aims)
+            total = loss if penalty is None else loss + penalty
+            total.backward()  # type: ignore[no-untyped-call]
+
+    _look_again(spec, made, trained, again)
     made.on_gradients(trained)
     finite = all(p.grad is None or bool(p.grad.isfinite().all()) for p in trained)
     want(finite, spec, "on_gradients() leaves gradients that are not finite")
     optimizer.step()
     made.after_step(model)
+
+
+def _loss(outputs: Outputs, targets: Targets) -> Tensor:
+    loss = Loss()
+    return loss(outputs, targets, loss.norms(targets))
+
+
+def _look_again(
+    spec: RegularizerSpec,
+    made: Regularizer,
+    trained: list[nn.Parameter],
+    again: Callable[[], None],
+) -> None:
+    """It puts the weights back, also where the gradients cannot be computed anew."""
+    before = [p.detach().clone() for p in trained]
+    gradients = [None if p.grad is None else p.grad.clone() for p in trained]
+
+    def fails() -> None:
+        raise _LossError
+
+    for compute in (fails, again):
+        with contextlib.suppress(_LossError):
+            made.after_backward(trained, compute)
+        kept = all(torch.equal(p, value) for p, value in zip(trained, before, strict=True))
+        where = "where again() raises an error" if compute is fails else "bit for bit"
+        want(kept, spec, f"after_backward() does not put the weights back {where}")
+        if compute is fails:
+            for parameter, gradient in zip(trained, gradients, strict=True):
+                parameter.grad = gradient
+    finite = all(p.grad is None or bool(p.grad.isfinite().all()) for p in trained)
+    want(finite, spec, "after_backward() leaves gradients that are not finite")
+
+
+class _LossError(Exception):
+    """Stands for a loss that is not finite."""
 
 
 def _tensors(targets: Targets) -> list[Tensor]:

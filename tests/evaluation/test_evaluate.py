@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from fashionbatch import api
 from fashionbatch.cli.app import app
 from fashionbatch.errors import StoreError, UnknownNameError, UsageError
+from fashionbatch.evaluation import categories
 from fashionbatch.store.reader import open_predictions
 
 SAMPLE = Path(__file__).parents[2] / "shards" / "fashion-mnist"
@@ -246,3 +247,20 @@ def test_what_people_see(made: Path, predictions: Make) -> None:
     )
     assert {"top1", "top3", "top5", "macro_recall", "ece"} < values.keys()
     assert values["top1"] == api.evaluate(made)["top1"]
+
+
+def test_what_no_temperature_fits_is_not_stored(predictions: Make, tmp_path: Path) -> None:
+    """Where every answer is right, the loss falls without end."""
+    made = predictions("p.h5", {"s": (NAMES, [])}, probabilities=True)
+    with open_predictions(made) as rows:
+        right = [(row.name, row.classes[0]) for row in rows]
+    labels = table(tmp_path / "t.csv", right)
+    asked: list[str] = []
+    with open_predictions(made) as rows:
+        fitted = api.evaluate(made, labels=labels)["calibration"]["temperature"]
+        assert fitted["edge"]
+        with pytest.raises(UsageError, match="no temperature fits .*200 items"):
+            categories.calibrate(rows, fitted, lambda sha: asked.append(sha) or tmp_path)
+    assert not asked
+    shown = CliRunner().invoke(app, ["evaluate", str(made), "--labels", str(labels)]).output
+    assert "none from 0.05 to 20, of 200 items" in shown

@@ -123,13 +123,23 @@ def test_temperature_is_found(heat: float) -> None:
     found = calibration.temperature(said.astype(np.float32), rows, labels[rows], seed=0)
     assert found.value == pytest.approx(heat, rel=0.05)
     assert found.ece < 0.02 and found.scaled_loss <= found.loss + 1e-9
-    assert found.items == len(rows)
+    assert found.items == len(rows) and not found.edge
     # no other temperature is better
     for other in (found.value * 0.98, found.value * 1.02):
         scaled = said[rows] ** (1 / other)
         scaled /= scaled.sum(1, keepdims=True)
         loss = -np.log(scaled[np.arange(len(rows)), labels[rows]]).mean()
         assert loss >= found.scaled_loss - 1e-7
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_no_temperature_fits_where_all_is_right_or_all_wrong(right: bool) -> None:
+    """The colder the better without end, or the hotter."""
+    said = np.tile(np.array([[0.7, 0.2, 0.1]], np.float32), (30, 1))
+    labels = np.full(30, 0 if right else 2, np.int32)
+    found = calibration.temperature(said, np.arange(30), labels, seed=0)
+    assert found.edge
+    assert (found.value < 0.06) if right else (found.value > 19)
 
 
 def test_intervals_are_those_of_drawing_items() -> None:

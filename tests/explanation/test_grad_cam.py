@@ -218,10 +218,10 @@ def test_sheet(run, tmp_path, cases, monkeypatch):
     assert {case.name: case.right for case in drawn if case.right is not None} == right
     assert {case.name for case in drawn} == set(answers)
     assert all(case.answer.startswith(answers[case.name]) for case in drawn)
-    assert result["about"]["grad-cam.png"] == {
+    assert result["about"][f"grad-cam.{folder.name}.png"] == {
         "Right": f"{sum(right.values())} of 6",
     }  # fmt: skip
-    with Image.open(tmp_path / "o" / "grad-cam.png") as image:
+    with Image.open(tmp_path / "o" / f"grad-cam.{folder.name}.png") as image:
         page = np.asarray(image)
     red, green = (192, 57, 43), (30, 123, 52)
     for colour, count in ((red, 6 - sum(right.values())), (green, sum(right.values()))):
@@ -231,7 +231,9 @@ def test_sheet(run, tmp_path, cases, monkeypatch):
     # one image by its own path: its folder's name is its class
     [name] = [n for n in answers if n.endswith("1.png") and not n.startswith("unheard")][:1]
     alone = api.explain("grad-cam:sheet=true", [folder / name], model=run, output=tmp_path / "p")
-    assert alone["about"]["grad-cam.png"]["Right"] == f"{int(right[name])} of 1"
+    assert (
+        alone["about"][f"grad-cam.{name.split('/')[1]}.png"]["Right"] == f"{int(right[name])} of 1"
+    )
 
 
 def test_several_sheets(run, tmp_path, cases, monkeypatch):
@@ -242,7 +244,9 @@ def test_several_sheets(run, tmp_path, cases, monkeypatch):
     result = api.explain(
         f"grad-cam:sheet=true,target={known}", [folder], model=run, output=tmp_path / "o"
     )
-    assert sorted(result["about"]) == ["grad-cam-2.png", "grad-cam-3.png", "grad-cam.png"]
+    assert sorted(result["about"]) == [
+        f"grad-cam.{folder.name}{number}.png" for number in ("-2", "-3", "")
+    ]
     assert all("Right" not in about for about in result["about"].values())
 
 

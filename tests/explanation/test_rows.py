@@ -105,7 +105,7 @@ def test_charts(run: Path, found: dict[str, Any], tmp_path: Path, name: str) -> 
         [file] = result["about"]
         made.append((tmp_path / place / file).read_bytes())
     assert made[0] == made[1]
-    assert file == f"{name.partition(':')[0]}.png"
+    assert file == f"{name.partition(':')[0]}.{found['file'].stem}.png"
     with Image.open(tmp_path / "a" / file) as image:
         assert np.asarray(image.convert("L")).std() > 5
 
@@ -116,14 +116,14 @@ def test_confusion_counts(run: Path, found: dict[str, Any], tmp_path: Path) -> N
         "confusion", predictions=found["file"], model=run, output=tmp_path, device="cpu"
     )
     judged = api.evaluate(found["file"])
-    assert result["about"]["confusion.png"] == {
+    assert result["about"][f"confusion.{found['file'].stem}.png"] == {
         "Right": f"{judged['top1']:.4f}", "Items": "12",
     }  # fmt: skip
 
 
 def test_curves(run: Path, tmp_path: Path) -> None:
     result = api.explain("curves", model=run, output=tmp_path, device="cpu")
-    assert result["about"]["curves.png"] == {"Epochs": "1"}
+    assert result["about"][f"curves.{run.name}.png"] == {"Epochs": "1"}
 
 
 def test_what_needs_a_prediction_file_says_so(run: Path, tmp_path: Path) -> None:

@@ -132,9 +132,21 @@ class Forgetful(torch.optim.SGD):
                 p.sub_(self.speed[p], alpha=group["lr"])
 
 
+class Zeros(torch.optim.SGD):
+    def train(self):
+        """Nothing to put back: the framework does."""
+
+    @torch.no_grad()
+    def eval(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.zero_()
+
+
 @pytest.mark.parametrize(
     ("factory", "told"),
     [
+        (Zeros, r"behind its eval\(\) the loss is"),
         (Still, "not below its half"),
         (Deaf, r"\[.lr.\] is 0"),
         (Forgetful, "behind a checkpoint it takes other steps"),
@@ -171,6 +183,33 @@ class Other(Lost):
         return {"steps": object()}
 
 
+class Wanders(fashionbatch.Regularizer):
+    def after_backward(self, parameters, again):
+        with torch.no_grad():
+            for p in parameters:
+                p.add_(0.1)
+        again()
+
+
+class Careless(fashionbatch.Regularizer):
+    def after_backward(self, parameters, again):
+        with torch.no_grad():
+            kept = [p.clone() for p in parameters]
+            for p in parameters:
+                p.add_(0.1)
+        again()
+        with torch.no_grad():
+            for p, value in zip(parameters, kept, strict=True):
+                p.copy_(value)
+
+
+class Endless(fashionbatch.Regularizer):
+    def after_backward(self, parameters, again):
+        again()
+        for p in parameters:
+            p.grad /= 0
+
+
 class Foreign(fashionbatch.Regularizer):
     def evaluated(self, model):
         return {"nothing": torch.zeros(1)}
@@ -183,6 +222,9 @@ class Foreign(fashionbatch.Regularizer):
         (Vector, "not a finite scalar"),
         (Lost, "keep all of its memory"),
         (Other, "not a JSON value or a tensor"),
+        (Wanders, r"not put the weights back where again\(\) raises"),
+        (Careless, r"not put the weights back where again\(\) raises"),
+        (Endless, "leaves gradients that are not finite"),
         (Foreign, "which the model does not have"),
         (lambda: nn.Identity(), "not a fashionbatch.Regularizer"),
     ],

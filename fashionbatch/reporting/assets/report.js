@@ -365,7 +365,7 @@ function trust() {
     there.length > 1 ? lines({ title: "Right answers by stated probability", x: [0, ...there.map((b) => b.confidence), 1], lines: [{ name: "right", y: [null, ...there.map((b) => b.accuracy), null], colour: "var(--cool)" }], from: 0, to: 1, percent: true, xLabel: { text: "probability that the model states", percent: true }, diagonal: true }) : null,
     coverage.length > 1 ? lines({ title: "Right answers by how much is left to the model", x: coverage.map((p) => p.coverage), lines: [{ name: "right", y: coverage.map((p) => p.accuracy), colour: "var(--cool)" }], to: 1, percent: true, xLabel: { text: "share of the items, the surest first", percent: true } }) : null));
   const facts = [["Expected calibration error", ece === null ? "–" : share(ece)]];
-  if (temperature) facts.push(["Temperature that fits", `${temperature.value.toFixed(3)} (then the error is ${share(temperature.ece)})`]);
+  if (temperature && !temperature.edge) facts.push(["Temperature that fits", `${temperature.value.toFixed(3)} (then the error is ${share(temperature.ece)})`]);
   facts.push([`To be right ${share(threshold.precision, 0)} of the time`, threshold.threshold === null ? "no probability is high enough" : `trust answers of at least ${share(threshold.threshold)}: these are ${share(threshold.coverage)} of the items`]);
   made.append(make("dl", { class: "facts" }, ...facts.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)])));
 }

@@ -94,7 +94,7 @@ class HelloNegative(fashionbatch.Visualizer):
             logits = explained.logits(explained.inputs([photo.image for photo in photos]))
         for photo, chosen in zip(photos, explained.answer(logits).chosen.tolist(), strict=True):
             yield fashionbatch.Picture(
-                name=f"{photo.name}.hello-negative",
+                name=photo.name,
                 image=PIL.ImageOps.invert(photo.image),
                 about={"Answer": explained.answers[chosen]},
             )
