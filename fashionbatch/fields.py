@@ -33,14 +33,24 @@ def option(default: Any, help: str, *flags: str, **limits: Any) -> Any:
 def make(kind: type[C], options: Mapping[str, Any]) -> C:
     """A configuration from keyword arguments.
 
+    Where it has a path a string will do, and where it has a tuple a list, or a single string.
+
     Raises:
         UnknownNameError: an option that there is not.
     """
-    names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]  # only dataclasses come here
+    types = {f.name: str(f.type) for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # only dataclasses come here
     for name in options:
-        if name not in names:
-            raise UnknownNameError("option", name, names)
-    return kind(**options)
+        if name not in types:
+            raise UnknownNameError("option", name, types)
+    return kind(**{name: _taken(value, types[name]) for name, value in options.items()})
+
+
+def _taken(value: Any, annotation: str) -> Any:
+    if annotation.startswith("Path") and isinstance(value, str):
+        return Path(value)
+    if annotation.startswith("tuple") and isinstance(value, list | str):
+        return (value,) if isinstance(value, str) else tuple(value)
+    return value
 
 
 class Checked:

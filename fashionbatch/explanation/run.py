@@ -110,7 +110,8 @@ def _origin(images: Sequence[str], run: Path, config: ExplainConfig, *, rows: bo
     if not images:
         return run.name
     more = f"+{len(images) - 1}" if len(images) > 1 else ""
-    return Path(images[0]).resolve().name + more
+    first = Path(images[0]).resolve()
+    return (first.stem if first.is_file() else first.name) + more
 
 
 def _draw(

@@ -143,4 +143,4 @@ def test_occlusion_has_sheets(run, tmp_path):
     result = api.explain(
         "occlusion:patch=14,sheet=true", [tmp_path / "p.png"], model=run, output=tmp_path / "o"
     )
-    assert list(result["about"]) == ["occlusion.png"]
+    assert list(result["about"]) == ["occlusion.p.png"]

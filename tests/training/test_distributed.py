@@ -178,4 +178,4 @@ def test_what_cannot_be_is_said_once(tmp_path: Path) -> None:
     done = launched(command(tmp_path, "two", classes="nothing"))
     assert done.returncode != 0
     assert "no class" in done.stderr
-    assert "fashionbatch/api.py" not in done.stderr
+    assert "fashionbatch/api/" not in done.stderr

@@ -1,0 +1,67 @@
+"""Predicts a catalogue."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from fashionbatch import folders
+from fashionbatch.api.telling import Tell, silent
+from fashionbatch.config import PredictConfig
+from fashionbatch.errors import UsageError
+from fashionbatch.fields import make
+
+
+def predict(
+    source: str | Path, *, tell: Tell = silent, dry_run: bool = False, **options: Any
+) -> dict[str, Any]:
+    """Predicts a folder of images or of shards into one HDF5 file.
+
+    Args:
+        source: a folder of images, an image, a data set, or tar files.
+        tell: gets ``("start", ...)``, ``("plan", ...)``, ``("progress", {"items"})``,
+            ``("failed", ...)`` and others, see :func:`fashionbatch.inference.predict.predict`.
+        dry_run: only return the plan; nothing is written.
+        options: the fields of :class:`fashionbatch.config.PredictConfig`, such as ``model``.
+
+    Returns:
+        ``{"output", "items", "predicted", "failed", "seconds", "images_per_second", "engine",
+        "model"}``. For a dry run the plan: ``{"items", "shards", "batches", "bytes", "engine",
+        "seconds", ...}``, where ``seconds`` is the time it is going to take.
+
+    Raises:
+        FashionbatchError: one line that says what cannot be predicted and what to do.
+
+    Example:
+        >>> fashionbatch.predict("catalog/", model="runs/photos-resnet50-1")  # doctest: +SKIP
+    """
+    config = make(PredictConfig, options)
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']} is set, as torchrun does: a prediction is one "
+            "process; start it without torchrun, or unset RANK and WORLD_SIZE"
+        )
+    path = Path(source)
+    run = folders.find_run(config.model)
+    from fashionbatch.inference import job as jobs
+    from fashionbatch.inference import plan as plans
+    from fashionbatch.inference import predict as prediction
+    from fashionbatch.inference.output import parts_folder
+    from fashionbatch.shards.select import Selection
+
+    named = path.resolve().name.removesuffix(".tar") + (f"-{config.split}" if config.split else "")
+    output = config.output or folders.PREDICTIONS / f"{named}-{run.name}.h5"
+    # predictions may lie below the catalogue, and are not part of it
+    exclude = [output, parts_folder(output), folders.PREDICTIONS]
+    plan = plans.make(
+        path,
+        split=config.split,
+        limit=config.limit,
+        selection=Selection(**config.selection()),
+        exclude=exclude,
+    )
+    tell("start", {"items": plan.items, "model": str(run), "output": str(output)})
+    job = jobs.prepare(plan, run, config, output, tell)
+    result = prediction.predict(job, tell, dry_run=dry_run)
+    return {**result, "model": str(run)}

@@ -1,0 +1,143 @@
+"""Pictures of why, and the page that shows all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fashionbatch import folders
+from fashionbatch.api.inference import predict
+from fashionbatch.api.telling import Tell, silent
+from fashionbatch.config import ExplainConfig, ReportConfig
+from fashionbatch.errors import OutputExistsError, UsageError
+from fashionbatch.fields import make
+from fashionbatch.parse import parse_choice
+from fashionbatch.specs import VisualizerSpec
+
+
+def explain(
+    visualizer: str, images: Sequence[str | Path] = (), *, tell: Tell = silent, **options: Any
+) -> dict[str, Any]:
+    """Draws why a model answers as it does.
+
+    Args:
+        visualizer: ``NAME[:k=v,...]``, such as ``grad-cam`` or ``grad-cam:target=dress``.
+        images: images, folders, data sets; with ``predictions`` names of its rows, or none for
+            those that ``rows`` says. Some visualizers need none.
+        tell: gets ``("start", {"model"})``, and ``("picture", {"name", "about"})`` of each.
+        options: the fields of :class:`fashionbatch.config.ExplainConfig`.
+
+    Returns:
+        see :func:`fashionbatch.explanation.run.explain`.
+
+    Raises:
+        FashionbatchError: one line that says what cannot be drawn and what to do.
+    """
+    config = make(ExplainConfig, options)
+    name, settings = parse_choice(visualizer)
+    from fashionbatch import registry
+
+    component = registry.find("visualizer", name)
+    assert isinstance(component.spec, VisualizerSpec)
+    if component.spec.needs_predictions and config.predictions is None:
+        raise UsageError(f"{name} needs a prediction file: name it with --predictions")
+    if component.spec.needs_images and not images and config.predictions is None:
+        raise UsageError(f"{name} needs images: name some, or folders or data sets of them")
+    from fashionbatch.explanation import run as explaining
+
+    run = _model_of(config)
+    tell("start", {"model": str(run)})
+    made = registry.create(component, **settings)
+    return explaining.explain(
+        made,
+        visualizer,
+        [os.fspath(image) for image in images],
+        run,
+        config,
+        tell,
+        all_rows=component.spec.needs_images,
+    )
+
+
+def _model_of(config: ExplainConfig) -> Path:
+    """The run to explain: the one that made the predictions, or as named, or the newest."""
+    if config.predictions is None:
+        return folders.find_run(config.model)
+    from fashionbatch.store.reader import open_predictions
+
+    with open_predictions(config.predictions) as opened:
+        return folders.find_run_of(str(opened.model.get("sha256")), config.model)
+
+
+def report(source: str | Path, *, tell: Tell = silent, **options: Any) -> dict[str, Any]:
+    """Writes one HTML file that shows what a model answered, for people who do not know the code.
+
+    Args:
+        source: a prediction file, or a run: then its validation images are predicted first, into
+            ``.report-val.h5`` in its folder.
+        tell: gets ``("stage", {"name", "items"})`` and ``("progress", {"items"})``, and what
+            :func:`predict` tells.
+        options: the fields of :class:`fashionbatch.config.ReportConfig`, such as ``output``.
+
+    Returns:
+        see :func:`fashionbatch.reporting.run.report`.
+
+    Raises:
+        FashionbatchError: one line that says what cannot be reported and what to do.
+
+    Example:
+        >>> fashionbatch.report("predictions/photos-val.h5")["output"]  # doctest: +SKIP
+        'reports/photos-val.html'
+    """
+    config = make(ReportConfig, options)
+    path = Path(source)
+    run = folders.run_at(path)
+    if run is not None:
+        if config.model is not None:
+            raise UsageError(f"{path} is a run: leave --model out, or name a prediction file")
+        path = _predicted(run, config, tell)
+    from fashionbatch import registry
+    from fashionbatch.reporting import run as reporting
+    from fashionbatch.store.reader import open_predictions
+
+    name, settings = parse_choice(config.heatmap)
+    visualizer = registry.create(registry.find("visualizer", name), **settings)
+    with open_predictions(path) as opened:
+        sha256 = str(opened.model.get("sha256"))
+    if run is None:
+        try:
+            run = folders.find_run_of(sha256, config.model)
+        except UsageError:
+            if config.model is not None:
+                raise
+    stem = run.name if run is not None and path.parent == run else path.stem
+    output = config.output or folders.REPORTS / f"{stem}.html"
+    return reporting.report(path, config, output, run, visualizer, tell)
+
+
+def _predicted(run: Path, config: ReportConfig, tell: Tell) -> Path:
+    """The predictions of a run's validation images, made now or by an earlier report."""
+    from fashionbatch.models.card import load_card
+
+    data = config.catalog or load_card(run).lineage.get("data")
+    if data is None or not Path(data).exists():
+        raise UsageError(
+            f"{run} was trained on {data}, which is not there: name it with --catalog, or report "
+            "a prediction file"
+        )
+    output = run / ".report-val.h5"  # ours alone: what users made is never replaced
+    options: dict[str, Any] = {
+        "model": run,
+        "split": "val",
+        "probabilities": True,
+        "output": output,
+        "device": config.device,
+        "tell": tell,
+    }
+    try:
+        predict(data, **options)
+    except OutputExistsError:  # made before something was changed: it is made anew
+        predict(data, **options, restart=True)
+    return output
