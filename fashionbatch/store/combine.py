@@ -6,8 +6,6 @@ made of is recorded in the fingerprint of the result.
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -21,24 +19,20 @@ import numpy.typing as npt
 
 from fashionbatch import files
 from fashionbatch.config import MergeConfig
-from fashionbatch.errors import StoreError, UsageError, counted
+from fashionbatch.errors import StoreError, UsageError
+from fashionbatch.store import duplicates
 from fashionbatch.store import part as parts
+from fashionbatch.store.agreement import GROUPS, INPUTS, OWN, refuse_others, refuse_twice
 from fashionbatch.store.column import Column
+from fashionbatch.store.duplicates import Mask
 from fashionbatch.store.export import refuse_existing
 from fashionbatch.store.merge import SCHEMA, VERSION
 from fashionbatch.store.reader import Predictions, open_predictions
 from fashionbatch.store.rows import BATCH
 
-#: in a fingerprint: what files differ in that belong together; all else must be the same
-_OWN = ("input", "items", "rows", "batch_size", "device", "code")
-_INPUTS = "inputs"
-#: with a row per item, and with a row per failure
-_GROUPS = {"items": ("items", "predictions", "features"), "failures": ("failures",)}
 _BLOCK = 16 << 20
-_SHOWN = 3
 
 Tell = Callable[[str, dict[str, Any]], None]
-Kept = npt.NDArray[np.bool_]
 
 
 def combine(
@@ -67,10 +61,10 @@ def combine(
     refuse_existing(config.output, list(paths), replace=config.exist_ok)
     with ExitStack() as stack:
         opened = [stack.enter_context(open_predictions(path)) for path in paths]
-        _refuse_twice(opened)
+        refuse_twice(opened)
         for other in opened[1:]:
-            _refuse_others(opened[0], other)
-        kept = _kept(opened, config.duplicates)
+            refuse_others(opened[0], other)
+        kept = duplicates.kept(opened, config.duplicates)
         config.output.parent.mkdir(parents=True, exist_ok=True)
         with files.atomic(config.output) as temporary:
             tell("start", {"items": sum(int(masks["items"].sum()) for masks in kept)})
@@ -87,172 +81,6 @@ def combine(
     }
 
 
-def _refuse_twice(opened: Sequence[Predictions]) -> None:
-    for number, one in enumerate(opened):
-        for other in opened[:number]:
-            if one.path.samefile(other.path):
-                raise UsageError(f"{one.path} is named twice: leave one of them out")
-
-
-def _refuse_others(one: Predictions, other: Predictions) -> None:
-    """Names the first thing by which a file is not of the same kind as another."""
-    mine, its = (
-        # another model has other classes, too: it is named first
-        {"model": p.fingerprint.get("model")}
-        | {k: v for k, v in p.fingerprint.items() if k not in (*_OWN, _INPUTS)}
-        for p in (one, other)
-    )
-    difference = _difference(mine, its)
-    if difference is None and one.classes != other.classes:
-        difference = "classes", f"{len(one.classes)}", f"{len(other.classes)}"
-    if difference is None and one.attributes != other.attributes:
-        difference = "attributes", f"{len(one.attributes)}", f"{len(other.attributes)}"
-    if difference is None:
-        # a file without rows may know no shape of its features
-        known = bool(len(one) and len(other))
-        difference = _difference(_layout(one, shaped=known), _layout(other, shaped=known))
-    if difference is not None:
-        what, had, has = difference
-        raise UsageError(
-            f"{other.path} cannot be merged with {one.path}: other {what} ({has} instead of {had})"
-        )
-
-
-def _difference(mine: Any, its: Any, name: str = "") -> tuple[str, str, str] | None:
-    """The name of the first difference, and both values."""
-    if mine == its:
-        return None
-    if isinstance(mine, dict) and isinstance(its, dict):
-        for key in (*mine, *(k for k in its if k not in mine)):
-            found = _difference(mine.get(key), its.get(key), key)
-            if found is not None:
-                return found
-    return name, _short(mine), _short(its)
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:12]}..."
-
-
-def _layout(predictions: Predictions, *, shaped: bool) -> dict[str, str]:
-    """Type and shape of each column."""
-    layout = {}
-    for group in (g for groups in _GROUPS.values() for g in groups):
-        for name in predictions.columns(group):
-            column = predictions.column(name)
-            shape = f" {list(column.shape[1:])}" if shaped else ""
-            layout[name] = f"{column.dtype}{shape}"
-    return layout
-
-
-def _kept(opened: Sequence[Predictions], duplicates: str) -> list[dict[str, Kept]]:
-    """Which rows and failures of each file are taken.
-
-    An item is the same in two files when its name is, and its shard's name or its bytes. It takes
-    some 60 bytes of memory per item to find out, however long the names are.
-    """
-    kept = [
-        {
-            "items": np.ones(len(p), np.bool_),
-            "failures": np.ones(len(p.failures), np.bool_),
-        }
-        for p in opened
-    ]
-    hashed = all("items/sha256" in p.columns("items") for p in opened)
-    namesakes = np.empty((0, 2), np.int64)
-    for by_bytes in (False, True) if hashed else (False,):
-        digests = [_digests(p, group, by_bytes) for p in opened for group in _GROUPS]
-        numbers = np.repeat(np.arange(len(digests)), [len(d) for d in digests])
-        both = np.concatenate(digests)
-        order = np.lexsort((both[:, 1], both[:, 0]))  # stable: of the same, the first file is first
-        first = np.ones(len(both), np.bool_)
-        first[1:] = (both[order[1:]] != both[order[:-1]]).any(axis=1)
-        begins = np.maximum.accumulate(np.where(first, np.arange(len(both)), 0))
-        later = order[numbers[order] // 2 > numbers[order[begins]] // 2]
-        later = later[both[later].any(axis=1)]  # nought: unknown bytes are not the same
-        if by_bytes:
-            _refuse_namesakes(opened, namesakes, both, np.cumsum([0, *map(len, digests)]))
-        else:
-            origin = np.empty(len(both), np.int64)
-            origin[order] = order[begins]
-            namesakes = np.stack([later, origin[later]], axis=1)
-        starts = np.cumsum([0, *(len(d) for d in digests)])
-        for number, (start, stop) in enumerate(itertools.pairwise(starts)):
-            places = later[(later >= start) & (later < stop)] - start
-            kept[number // 2][tuple(_GROUPS)[number % 2]][places] = False
-    if duplicates == "error":
-        _refuse_duplicates(opened, kept)
-    return kept
-
-
-def _refuse_namesakes(
-    opened: Sequence[Predictions],
-    pairs: npt.NDArray[np.int64],
-    digests: npt.NDArray[np.uint64],
-    starts: npt.NDArray[np.int64],
-) -> None:
-    """Items of one name and shard in several files have the same bytes, as far as those are known.
-
-    Args:
-        opened: the files.
-        pairs: int64 ``[n, 2]``, an item and the first one of its name and shard.
-        digests: of names and bytes.
-        starts: of each file's items and failures among the digests.
-    """
-    one, other = digests[pairs[:, 0]], digests[pairs[:, 1]]
-    differ = pairs[(one != other).any(axis=1) & one.any(axis=1) & other.any(axis=1)]
-    if len(differ):
-        at = int(differ[0, 0])
-        number = int(np.searchsorted(starts, at, side="right")) - 1
-        predictions, group = opened[number // 2], tuple(_GROUPS)[number % 2]
-        row = at - int(starts[number])
-        name = predictions.text(f"{group}/name").read(row, row + 1)[0]
-        raise UsageError(
-            f"{predictions.path} holds {counted(len(differ), 'item')} of a name that a file before "
-            f"it gives to another image ({name!r}): they are of different catalogues of one name; "
-            "predict one of them under another folder's name"
-        )
-
-
-def _digests(predictions: Predictions, group: str, by_bytes: bool) -> npt.NDArray[np.uint64]:
-    """uint64 ``[n, 2]``: 128 bits of what makes each item itself; 0 where its bytes are unknown."""
-    names = predictions.text(f"{group}/name")
-    shards = [name.encode() for name in predictions.shard_names]
-    digests = np.zeros((len(names), 2), np.uint64)
-    hashed = not by_bytes or f"{group}/sha256" in predictions.columns(group)
-    for start, block in names.blocks(BATCH) if hashed else ():
-        stop = start + len(block)
-        if by_bytes:
-            hashes = predictions.column(f"{group}/sha256")[start:stop]
-            where = [row.tobytes() if row.any() else None for row in hashes]
-        else:
-            numbers = predictions.column(f"{group}/shard")[start:stop]
-            predictions.positions(numbers, f"{group}/shard", len(shards))
-            where = [shards[number] for number in numbers.tolist()]
-        for place, (name, those) in enumerate(zip(block, where, strict=True), start):
-            if those is not None:
-                text = hashlib.blake2b(those + b"\0" + name.encode(), digest_size=16).digest()
-                digests[place] = np.frombuffer(text, np.uint64)
-    return digests
-
-
-def _refuse_duplicates(opened: Sequence[Predictions], kept: Sequence[dict[str, Kept]]) -> None:
-    for predictions, masks in zip(opened, kept, strict=True):
-        found = [(group, int(row)) for group in _GROUPS for row in np.flatnonzero(~masks[group])]
-        if found:
-            names = [
-                predictions.text(f"{group}/name").read(row, row + 1)[0]
-                for group, row in found[:_SHOWN]
-            ]
-            more = ", ..." if len(found) > _SHOWN else ""
-            raise UsageError(
-                f"{predictions.path} holds {counted(len(found), 'item')} that a file before it "
-                f"holds too ({', '.join(map(repr, names))}{more}): keep what the first one says "
-                "with --duplicates first"
-            )
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Shards:
     """What is left of a file's shards; ``number`` maps theirs to those of the result."""
@@ -263,7 +91,7 @@ class _Shards:
     failed: npt.NDArray[np.int64]
 
 
-def _shards(predictions: Predictions, kept: dict[str, Kept], first: int) -> _Shards:
+def _shards(predictions: Predictions, kept: dict[str, Mask], first: int) -> _Shards:
     """A shard of which nothing is left is left out, unless it was empty before."""
     many = len(predictions.shard_names)
     left = {}
@@ -287,15 +115,15 @@ def _shards(predictions: Predictions, kept: dict[str, Kept], first: int) -> _Sha
 
 
 def _write(
-    path: Path, opened: Sequence[Predictions], kept: Sequence[dict[str, Kept]], tell: Tell
+    path: Path, opened: Sequence[Predictions], kept: Sequence[dict[str, Mask]], tell: Tell
 ) -> dict[str, int]:
     """Writes the file; returns the rows of each group."""
     shards: list[_Shards] = []
     for predictions, masks in zip(opened, kept, strict=True):
         shards.append(_shards(predictions, masks, sum(len(s.taken) for s in shards)))
-    counts = {group: sum(int(masks[group].sum()) for masks in kept) for group in _GROUPS}
+    counts = {group: sum(int(masks[group].sum()) for masks in kept) for group in GROUPS}
     with h5py.File(path, "w") as target:
-        for group, groups in _GROUPS.items():
+        for group, groups in GROUPS.items():
             names = [name for g in groups for name in opened[0].columns(g)]
             widest = max(names, key=lambda name: _width(opened[0].column(name)))
             for name in names:
@@ -329,7 +157,7 @@ def _copy(
     group: str,
     rows: int,
     opened: Sequence[Predictions],
-    kept: Sequence[dict[str, Kept]],
+    kept: Sequence[dict[str, Mask]],
     shards: Sequence[_Shards],
 ) -> Iterator[int]:
     """One dataset, from all files, some rows at a time; yields how many."""
@@ -352,7 +180,7 @@ def _copy(
             yield len(values)
 
 
-def _blocks(predictions: Predictions, name: str, kept: Kept) -> Iterator[Any]:
+def _blocks(predictions: Predictions, name: str, kept: Mask) -> Iterator[Any]:
     column = predictions.column(name)
     if column.dtype.kind == "O":
         for start, block in predictions.text(name).blocks(BATCH):
@@ -383,19 +211,19 @@ def _about(opened: Sequence[Predictions], items: int) -> dict[str, str]:
         entry
         for p, found in zip(opened, prints, strict=True)
         for entry in found.get(
-            _INPUTS,
+            INPUTS,
             [
-                {k: found[k] for k in _OWN if k in found}
+                {k: found[k] for k in OWN if k in found}
                 | {"shards": files.fingerprint([list(s) for s in p.shards])}
             ],
         )
     ]
-    common = {k: v for k, v in prints[0].items() if k not in (*_OWN, _INPUTS)}
+    common = {k: v for k, v in prints[0].items() if k not in (*OWN, INPUTS)}
     whole = {
         **common,
         "input": files.fingerprint(inputs),
         "items": items,
-        _INPUTS: inputs,
+        INPUTS: inputs,
     }
     about["fingerprint"] = json.dumps(whole, sort_keys=True)
     return {k: v for k, v in about.items() if k not in ("schema", "schema_version")}
