@@ -46,6 +46,7 @@ _PUBLIC = {
     "Heat": "fashionbatch.explanation.heated",
     "HeatVisualizer": "fashionbatch.explanation.heated",
     "audit": "fashionbatch.api",
+    "doctor": "fashionbatch.api",
     "evaluate": "fashionbatch.api",
     "explain": "fashionbatch.api",
     "export": "fashionbatch.api",
@@ -91,6 +92,7 @@ __all__ = [
     "VisualizerSpec",
     "__version__",
     "audit",
+    "doctor",
     "evaluate",
     "explain",
     "export",
@@ -110,6 +112,7 @@ __all__ = [
 if TYPE_CHECKING:
     from fashionbatch.api import (
         audit,
+        doctor,
         evaluate,
         explain,
         export,

@@ -6,6 +6,7 @@ arguments. Heavy packages are imported when a job starts.
 
 from fashionbatch.api.catalogues import inspect, shard, verify
 from fashionbatch.api.inference import predict
+from fashionbatch.api.machine import doctor
 from fashionbatch.api.pictures import explain, report
 from fashionbatch.api.results import audit, evaluate, export, merge, search
 from fashionbatch.api.telling import Tell
@@ -14,6 +15,7 @@ from fashionbatch.api.training import train
 __all__ = [
     "Tell",
     "audit",
+    "doctor",
     "evaluate",
     "explain",
     "export",

@@ -13,6 +13,7 @@ from fashionbatch.cli import (
     audit,
     backbones,
     demo,
+    doctor,
     evaluate,
     explain,
     export,
@@ -57,6 +58,7 @@ for module in (
     merge,
     search,
     explain,
+    doctor,
 ):
     module.add_to(app)
 app.add_typer(backbones.app, name="backbones")
