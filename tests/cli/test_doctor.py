@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from fashionbatch.cli.app import app
@@ -58,13 +60,13 @@ def test_what_is_broken_is_named(tmp_path: Path) -> None:
     assert sum(line.startswith("BROKEN") for line in lines) >= 5
 
 
-def test_what_an_extra_would_bring(tmp_path: Path) -> None:
+def test_what_an_extra_would_bring(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it the work goes on, and how to get it is said."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import importlib.util as util\nfound = util.find_spec\n"
-        "util.find_spec = lambda name, *a: None if name == 'pyarrow' else found(name, *a)\n"
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "pyarrow" else found(name, *a)
     )
-    result = called("--json", path=tmp_path)
-    assert result.returncode == 0, result.stderr
+    result = CliRunner().invoke(app, ["doctor", "--json"])
+    assert result.exit_code == 0, result.output
     [extra] = [f for f in json.loads(result.stdout)["findings"] if f["about"] == "parquet"]
     assert extra["state"] == "note" and "fashionbatch[parquet]" in extra["text"]
