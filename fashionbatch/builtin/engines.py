@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fashionbatch.errors import FashionbatchError
 from fashionbatch.models.device import is_memory_error
 from fashionbatch.models.engine import Engine, EngineJob
+from fashionbatch.models.threads import limited
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -77,7 +78,7 @@ class Eager(Engine):
             torch.autocast(
                 job.device.type, _DTYPES[job.precision], enabled=job.precision != "float32"
             ),
-            _threads(job.threads),
+            limited(job.threads),
         ):
             answers = self._module(images.to(job.device, non_blocking=True))
             return tuple(answer.float() for answer in answers)
@@ -157,20 +158,6 @@ def _alone(module: Callable[[Tensor], tuple[Tensor, ...]]) -> Callable[..., Any]
     return types.FunctionType(
         forward.__code__.replace(), forward.__globals__, closure=forward.__closure__
     )
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """That many threads for torch's operators, which are the whole process's."""
-    before = torch.get_num_threads()
-    if count == before:  # setting it empties oneDNN's cache
-        yield
-        return
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

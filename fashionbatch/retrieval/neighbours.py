@@ -6,8 +6,7 @@ and for vectors of zeros.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from fashionbatch.errors import UsageError
+from fashionbatch.models.threads import limited
 from fashionbatch.store.column import Column
 
 #: bytes read at a time
@@ -88,7 +88,7 @@ def nearest(
     for start in range(0, len(features), step):
         read = torch.from_numpy(features[start : start + step])
         # torch makes float32 of float16 some thirty times as fast as numpy
-        with _one_thread():
+        with limited(1):
             block = wide[: len(read)].copy_(read.reshape(len(read), -1)).numpy()
         scale = _scale(block)
         for best, query, own in zip(found, units, without, strict=True):
@@ -102,17 +102,6 @@ def nearest(
             best.offer(start, similarities)
         advance(len(block))
     return found
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """For work so small that waiting for other threads would take longer."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _scale(block: Vectors) -> Vectors:
