@@ -51,7 +51,8 @@ def predict(
     from fashionbatch.shards.select import Selection
 
     named = path.resolve().name.removesuffix(".tar") + (f"-{config.split}" if config.split else "")
-    output = config.output or folders.PREDICTIONS / f"{named}-{run.name}.h5"
+    suffix = "" if config.no_merge else ".h5"
+    output = config.output or folders.PREDICTIONS / f"{named}-{run.name}{suffix}"
     # predictions may lie below the catalogue, and are not part of it
     exclude = [output, parts_folder(output), folders.PREDICTIONS]
     plan = plans.make(

@@ -76,6 +76,11 @@ class PredictConfig(Selecting):
     )
     retry_failed: bool = option(False, "Try again what failed when the output was made.")
     keep_parts: bool = option(False, "Keep the parts that the output is merged from.")
+    no_merge: bool = option(
+        False,
+        "Make a folder of parts in place of one file: nothing is copied, and every command reads "
+        "it like a file. [default of --output: predictions/INPUT-RUN]",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,6 +93,8 @@ class PredictConfig(Selecting):
             parse_most(self.max_failures)
         if self.image_seconds == 0:
             raise UsageError("--image-seconds 0: it is above 0")
+        if self.no_merge and self.keep_parts:
+            raise UsageError("--no-merge keeps the parts in any case: leave --keep-parts out")
         if self.restart and (self.incremental or self.retry_failed):
             name = "incremental" if self.incremental else "retry-failed"
             raise UsageError(

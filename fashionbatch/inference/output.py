@@ -14,6 +14,7 @@ from fashionbatch import files
 from fashionbatch.errors import OutputExistsError, StoreError
 from fashionbatch.inference.plan import DAMAGED, UNREAD
 from fashionbatch.store import part as parts
+from fashionbatch.store.parts_set import is_set
 from fashionbatch.store.reader import open_predictions
 
 _ADVICE = "choose another output with -o, or discard it with --restart"
@@ -31,20 +32,35 @@ def parts_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.parts")
 
 
-def prepare(output: Path, *, restart: bool) -> None:
+def prepare(output: Path, *, restart: bool, no_merge: bool = False) -> None:
     """Makes sure that something can be written there; discards parts where that is asked for.
+
+    Args:
+        output: of the run.
+        restart: what there is of it is going to be replaced.
+        no_merge: it is a folder of parts.
 
     Raises:
         OutputExistsError: a folder is there, or a file that is not to be replaced.
         OSError: the folder cannot be written to.
     """
-    if output.is_dir():
-        raise OutputExistsError(f"{output} is a folder: name an HDF5 file with -o")
+    if is_set(output) and not no_merge:
+        raise OutputExistsError(
+            f"{output} is a folder of parts: go on with --no-merge, or name an HDF5 file with -o"
+        )
+    if output.is_dir() and not is_set(output):
+        raise OutputExistsError(
+            f"{output} is a folder of something else: name another one with -o"
+            if no_merge
+            else f"{output} is a folder: name an HDF5 file with -o"
+        )
+    if no_merge and output.is_file():
+        raise OutputExistsError(f"{output} is a file: --no-merge makes a folder, name it with -o")
     there = next(p for p in (output.parent, *output.absolute().parents) if p.exists())
     if not os.access(there, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(there))
     if restart:
-        if output.exists() and output.suffix not in _SUFFIXES:
+        if output.is_file() and output.suffix not in _SUFFIXES:
             raise OutputExistsError(f"{output} is no HDF5 file: choose another output with -o")
         # the old file stays until the new one takes its name
         shutil.rmtree(parts_folder(output), ignore_errors=True)

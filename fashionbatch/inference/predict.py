@@ -25,6 +25,7 @@ from fashionbatch.shards.threads import in_order
 from fashionbatch.sources.base import to_text
 from fashionbatch.store import merge as merging
 from fashionbatch.store import part as parts
+from fashionbatch.store import publish as publishing
 from fashionbatch.store.part import MissingPartError, Part
 from fashionbatch.store.reader import open_predictions
 
@@ -71,9 +72,11 @@ class _Run:
 
     def predict(self, *, dry_run: bool) -> dict[str, Any]:
         job, config = self.job, self.job.config
-        output.prepare(job.output, restart=config.restart and not dry_run)
+        restart = config.restart and not dry_run
+        output.prepare(job.output, restart=restart, no_merge=config.no_merge)
         replacing = config.restart or output.is_replacing(self.folder)
         recorded = None if replacing else output.fingerprint_of(job.output)
+        self.replacing = replacing or recorded is not None
         engine = self._recorded_engine(recorded)
         wanted = {**job.fingerprint, **({"engine": engine} if engine else {})}
         reusable = False
@@ -352,21 +355,20 @@ class _Run:
     def _merge(self, chosen: Chosen) -> tuple[int, int]:
         job = self.job
         engine = chosen.component.provenance | {"kind": "engine"}
-        return merging.merge(
-            self.folder,
-            job.output,
-            job.entries,
-            job.card.classes,
-            {
-                "fingerprint": self.fingerprint,
-                "model_card": job.card.to_json(),
-                "configuration": self.fingerprint["configuration"],
-                "components": [dict(job.card.backbone) | {"kind": "backbone"}, engine],
-                "source": to_text(str(job.plan.path)),
-            },
-            job.card.attributes,
-            fingerprint=files.fingerprint(self.fingerprint),
-        )
+        about = {
+            "fingerprint": self.fingerprint,
+            "model_card": job.card.to_json(),
+            "configuration": self.fingerprint["configuration"],
+            "components": [dict(job.card.backbone) | {"kind": "backbone"}, engine],
+            "source": to_text(str(job.plan.path)),
+        }
+        made = (self.folder, job.output, job.entries, job.card.classes, about, job.card.attributes)
+        key = files.fingerprint(self.fingerprint)
+        if not job.config.no_merge:
+            return merging.merge(*made, fingerprint=key)
+        counts = publishing.publish(*made, fingerprint=key, replace=self.replacing)
+        output.replaced(job.output)
+        return counts
 
     def _tidy(self) -> None:
         if self.job.config.keep_parts:

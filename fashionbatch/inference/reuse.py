@@ -11,13 +11,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from fashionbatch.errors import ImageError, StoreError
 from fashionbatch.inference.answers import Answers
 from fashionbatch.inference.gathering import Gathering, Places
+from fashionbatch.store.arrays import Array
+from fashionbatch.store.storage import open_storage
 
 #: stages at which the bytes were to blame, so that the same bytes fail again
 _OF_BYTES = ("decode", "transform", "model", "write")
@@ -42,8 +43,8 @@ class Reuse:
     def __init__(self, path: Path, answers: Answers, *, retry: bool) -> None:
         self.path, self.answers = path, answers
         try:
-            self._file = h5py.File(path)
-            self._hashes = self._file["items/sha256"][()]
+            self._file = open_storage(path)
+            self._hashes = self._file.array("items/sha256")[()]
             self._failures = {} if retry else self._failed()
         except (OSError, KeyError) as error:
             raise self._damaged(error) from error
@@ -85,7 +86,9 @@ class Reuse:
         found, sources = places[old >= 0], old[old >= 0]
         if len(found):
             try:
-                columns = {name: _read(self._file[name], sources) for name in self.answers.layout}
+                columns = {
+                    name: _read(self._file.array(name), sources) for name in self.answers.layout
+                }
             except (OSError, KeyError) as error:
                 raise self._damaged(error) from error
             gathering.add(found, columns, hashes[found])
@@ -101,12 +104,12 @@ class Reuse:
         return np.where(same, rows, -1)
 
     def _failed(self) -> dict[bytes, ImageError]:
-        columns = [self._file[f"failures/{c}"].asstr()[()] for c in ("stage", "reason")]
-        hashes: Iterable[Any] = self._file["failures/sha256"][()]
+        columns = [self._file.array(f"failures/{c}")[()] for c in ("stage", "reason")]
+        hashes: Iterable[Any] = self._file.array("failures/sha256")[()]
         return {
-            sha256.tobytes(): ImageError(str(stage), str(reason))
+            sha256.tobytes(): ImageError(stage.decode(), reason.decode())
             for stage, reason, sha256 in zip(*columns, hashes, strict=True)
-            if stage in _OF_BYTES and sha256.any()
+            if stage.decode() in _OF_BYTES and sha256.any()
         }
 
     def _damaged(self, error: Exception) -> StoreError:
@@ -119,7 +122,7 @@ def _starts(hashes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
     return np.ascontiguousarray(hashes[:, :8]).view(np.uint64)[:, 0]
 
 
-def _read(dataset: h5py.Dataset, rows: Places) -> npt.NDArray[Any]:
+def _read(dataset: Array, rows: Places) -> npt.NDArray[Any]:
     """Rows in any order, read in runs."""
     order = np.argsort(rows, kind="stable")
     ascending = rows[order]

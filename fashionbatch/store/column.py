@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from fashionbatch.errors import StoreError
+from fashionbatch.store.arrays import Array
 
 
 @contextmanager
@@ -43,7 +43,7 @@ class Column:
         (1000, 2048)
     """
 
-    def __init__(self, path: Path, dataset: h5py.Dataset) -> None:
+    def __init__(self, path: Path, dataset: Array) -> None:
         self.path = path
         self.name = str(dataset.name).lstrip("/")
         self._dataset = dataset
@@ -92,7 +92,7 @@ class TextColumn:
         dataset: to read from.
     """
 
-    def __init__(self, path: Path, dataset: h5py.Dataset) -> None:
+    def __init__(self, path: Path, dataset: Array) -> None:
         self.path = path
         self.name = str(dataset.name).lstrip("/")
         self._dataset = dataset

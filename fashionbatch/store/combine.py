@@ -27,6 +27,7 @@ from fashionbatch.store.column import Column
 from fashionbatch.store.duplicates import Mask
 from fashionbatch.store.export import refuse_existing
 from fashionbatch.store.merge import SCHEMA, VERSION
+from fashionbatch.store.parts_set import is_set
 from fashionbatch.store.reader import Predictions, open_predictions
 from fashionbatch.store.rows import BATCH
 
@@ -49,14 +50,14 @@ def combine(
         ``{"output", "files", "items", "predicted", "failed", "duplicates"}``.
 
     Raises:
-        UsageError: one file, or one twice; files of another model, configuration or engine; the
-            same item in several files.
+        UsageError: one file only (of a folder of parts one file is made), or one twice; files of
+            another model, configuration or engine; the same item in several files.
         OutputExistsError: something is at the output.
         StoreError: a file is damaged.
     """
     if config.output is None:
         raise UsageError("name the file to make with -o")
-    if len(paths) < 2:
+    if len(paths) < 2 and not all(is_set(path) for path in paths):
         raise UsageError("name at least two prediction files to merge")
     refuse_existing(config.output, list(paths), replace=config.exist_ok)
     with ExitStack() as stack:

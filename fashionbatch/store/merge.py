@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -59,20 +59,8 @@ def merge(
     Raises:
         StoreError: a part is missing or damaged, or items are missing.
     """
-    sizes: list[tuple[int, int]] = []
-    hashes: list[str] = []
-    shapes: dict[str, tuple[tuple[int, ...], Any]] = {}
-    for number, shard in enumerate(shards):
-        with parts.open_checked(folder, number, fingerprint) as file:
-            rows, failed = len(file["items/name"]), len(file["failures/name"])
-            if rows + failed != shard.count:
-                raise StoreError(
-                    f"{shard.name}: {rows} predicted and {failed} failed do not make "
-                    f"{shard.count} items: remove {parts.path_of(folder, number)} and run again"
-                )
-            sizes.append((rows, failed))
-            hashes.append(str(file.attrs["shard_sha256"]))
-            file.visititems(lambda name, item: _note(shapes, name, item))
+    found = survey(folder, shards, fingerprint)
+    sizes, hashes, shapes = found.sizes, found.hashes, found.shapes
     total, failed_total = sum(r for r, _ in sizes), sum(f for _, f in sizes)
     with files.atomic(output, within=folder) as temporary, h5py.File(temporary, "w") as target:
         appenders = _create(target, shapes, total, failed_total)
@@ -101,10 +89,52 @@ def merge(
             parts.write_array(target, f"shards/{name}", np.array(column, np.int64))
         target.attrs["schema"] = SCHEMA
         target.attrs["schema_version"] = VERSION
-        for key, value in about.items():
-            text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        for key, text in texts_of(about).items():
             target.attrs[key] = text
     return total, failed_total
+
+
+class Survey(NamedTuple):
+    """What the parts of a run hold.
+
+    Attributes:
+        sizes: how many items of each shard are predicted, and how many failed.
+        hashes: of each shard's content.
+        shapes: of each array with a row for each item or failure: shape of a row, and type.
+    """
+
+    sizes: list[tuple[int, int]]
+    hashes: list[str]
+    shapes: dict[str, tuple[tuple[int, ...], Any]]
+
+
+def survey(folder: Path, shards: Sequence[ShardEntry], fingerprint: str) -> Survey:
+    """Looks at every part, whole: all items must be there.
+
+    Raises:
+        StoreError: a part is missing or damaged, or items are missing.
+    """
+    found = Survey([], [], {})
+    for number, shard in enumerate(shards):
+        with parts.open_checked(folder, number, fingerprint) as file:
+            rows, failed = len(file["items/name"]), len(file["failures/name"])
+            if rows + failed != shard.count:
+                raise StoreError(
+                    f"{shard.name}: {rows} predicted and {failed} failed do not make "
+                    f"{shard.count} items: remove {parts.path_of(folder, number)} and run again"
+                )
+            found.sizes.append((rows, failed))
+            found.hashes.append(str(file.attrs["shard_sha256"]))
+            file.visititems(lambda name, item: _note(found.shapes, name, item))
+    return found
+
+
+def texts_of(about: Mapping[str, Any]) -> dict[str, str]:
+    """What a file says of itself: strings as they are, other values as JSON."""
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        for key, value in about.items()
+    }
 
 
 def _note(shapes: dict[str, tuple[tuple[int, ...], Any]], name: str, item: Any) -> None:

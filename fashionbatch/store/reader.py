@@ -9,16 +9,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from fashionbatch.errors import StoreError, UnknownNameError, UsageError
 from fashionbatch.sources import Attribute
+from fashionbatch.store.arrays import Array
 from fashionbatch.store.column import Column, TextColumn, reading
 from fashionbatch.store.merge import ATTRIBUTE_DTYPE, ATTRIBUTE_PROBABILITY, SCHEMA, VERSION
 from fashionbatch.store.names import NameIndex, listed, near
 from fashionbatch.store.rows import BATCH, Batch, Failures, Row, checked
+from fashionbatch.store.storage import open_storage
 
 _DTYPES: dict[str, npt.DTypeLike] = {
     "items/shard": np.uint32,
@@ -33,7 +34,7 @@ _DTYPES: dict[str, npt.DTypeLike] = {
 
 
 class Predictions:
-    """A prediction file; a context manager. Arrays are read when they are asked for.
+    """A prediction file, or a folder of parts; a context manager. Arrays are read when asked for.
 
     Iterating takes memory for some thousands of rows, however long the file is.
 
@@ -45,18 +46,8 @@ class Predictions:
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.exists():
-            raise UsageError(f"{path} does not exist: make it with `fashionbatch predict`")
-        if path.is_dir():
-            raise UsageError(f"{path} is a folder: name a prediction file, such as out.h5")
-        try:
-            self._file = h5py.File(path)
-        except OSError as error:
-            reason = str(error).splitlines()[0]
-            raise StoreError(f"{path} cannot be read as HDF5 ({reason})") from error
+        self._file = open_storage(path)
         self.path = path
-        # HDF5 keeps the chunk read last with the open dataset
-        self._datasets: dict[str, h5py.Dataset] = {}
         try:
             self._check()
         except BaseException:
@@ -99,7 +90,7 @@ class Predictions:
 
     def _listed(self, group: str) -> list[str]:
         with reading(self.path, group):
-            return list(self._file[group]) if group in self._file else []
+            return self._file.listed(group)
 
     def column(self, name: str) -> Column:
         """A numeric dataset by its name in the file, such as ``"items/label"``.
@@ -107,7 +98,7 @@ class Predictions:
         Raises:
             StoreError: there is none, or it is damaged.
         """
-        return Column(self.path, self._dataset(name))
+        return Column(self.path, self._array(name))
 
     def text(self, name: str) -> TextColumn:
         """A dataset of texts by its name in the file, such as ``"items/key"``.
@@ -115,16 +106,11 @@ class Predictions:
         Raises:
             StoreError: there is none, or it is damaged.
         """
-        return TextColumn(self.path, self._dataset(name))
+        return TextColumn(self.path, self._array(name))
 
-    def _dataset(self, name: str) -> h5py.Dataset:
+    def _array(self, name: str) -> Array:
         with reading(self.path, name):
-            if name not in self._datasets:
-                found = self._file[name]
-                if not isinstance(found, h5py.Dataset) or not found.shape:
-                    raise KeyError(f"it is no array, but {found!r}")
-                self._datasets[name] = found
-            return self._datasets[name]
+            return self._file.array(name)
 
     def columns(self, group: str) -> list[str]:
         """Names of the datasets of ``items``, ``predictions``, ``features`` or ``failures``."""
@@ -354,7 +340,7 @@ class Predictions:
 
 
 def open_predictions(path: str | Path) -> Predictions:
-    """Opens a prediction file for reading.
+    """Opens a prediction file for reading, or a folder of parts that ``--no-merge`` left.
 
     Raises:
         UsageError: there is no such file.
