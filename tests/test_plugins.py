@@ -77,7 +77,7 @@ def one(name: str) -> Plugin:
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_broken_plugin_breaks_itself_alone(install: Install, fault: str) -> None:
+def test_fault_45_broken_plugin_breaks_itself_alone(install: Install, fault: str) -> None:
     """Fault 45: a broken plugin gives nothing, says why, and all others go on."""
     code, reason = BROKEN[fault]
     install("acme", code)

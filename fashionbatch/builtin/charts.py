@@ -37,6 +37,7 @@ class Curves(Visualizer):
 
     def draw(self, explained: Explained, photos: Sequence[Photo]) -> Iterator[Picture]:
         """See :class:`fashionbatch.Visualizer`."""
+        _no_photos("curves", photos)
         history = curves.load_history(explained.run / curves.HISTORY)
         if not history:
             raise UsageError(f"{explained.run} has no {curves.HISTORY}: it has trained no epoch")
@@ -60,6 +61,7 @@ class Confusion(Visualizer):
 
     def draw(self, explained: Explained, photos: Sequence[Photo]) -> Iterator[Picture]:
         """See :class:`fashionbatch.Visualizer`."""
+        _no_photos("confusion", photos)
         predictions, answers = _known(explained)
         known = answers.labels >= 0
         matrix = np.zeros((len(predictions.classes),) * 2, np.int64)
@@ -87,6 +89,7 @@ class Histograms(Visualizer):
         """See :class:`fashionbatch.Visualizer`."""
         from matplotlib.figure import Figure  # slow to import
 
+        _no_photos("histograms", photos)
         predictions = _file(explained)
         answers = answers_of(predictions)
         count = len(predictions.classes)
@@ -135,6 +138,7 @@ class Embedding(Visualizer):
         """See :class:`fashionbatch.Visualizer`."""
         from matplotlib.figure import Figure  # slow to import
 
+        _no_photos("embedding", photos)
         predictions = _file(explained)
         if len(predictions) < 3:
             raise UsageError(f"{predictions.path} has {len(predictions)} rows: too few for a map")
@@ -230,6 +234,11 @@ def _confidence(axes: Axes, answers: Answers) -> None:
     axes.set_xlabel("probability of the predicted class")
     axes.set_title("how sure the model is", loc="left")
     axes.legend(fontsize="small", loc="upper left")
+
+
+def _no_photos(name: str, photos: Sequence[Photo]) -> None:
+    if photos:
+        raise UsageError(f"{name} is of a run or a prediction file: name no images")
 
 
 def _names(axes: Axes, names: Sequence[str]) -> None:

@@ -67,9 +67,14 @@ def fashionbatch_optimizers() -> Iterator[OptimizerSpec]:
     and Muon (matrices only).
     """
     decay = ("weight_decay",)
+    yield OptimizerSpec(
+        name="sgd",
+        factory="fashionbatch.builtin.optimizers:sgd",
+        summary="stochastic gradient descent with momentum",
+        options=("momentum", *decay),
+    )
     for name, attribute, summary, options in (
-        ("sgd", "SGD", "stochastic gradient descent with momentum", ("momentum", *decay)),
-        ("rmsprop", "RMSprop", "RMSProp (Hinton 2012)", decay),
+        ("rmsprop", "RMSprop", "RMSProp (Hinton 2012)", ("momentum", *decay)),
         ("adam", "Adam", "Adam (Kingma & Ba 2015)", decay),
         ("adamw", "AdamW", "Adam with decoupled weight decay (Loshchilov & Hutter 2019)", decay),
         ("adagrad", "Adagrad", "a rate for each weight by its past (Duchi et al. 2011)", decay),

@@ -25,10 +25,10 @@ class ExplainConfig(Checked):
     predictions: Path | None = option(
         None, "Prediction file (HDF5): its rows are explained, by the model that made it."
     )
-    rows: str = option(
-        "mistakes",
+    rows: str | None = option(
+        None,
         "Which of them where none are named: the surest mistakes or right answers first, the least "
-        "sure first, or all in their order.",
+        "sure first, or all in their order. [default: mistakes]",
         choices=ROWS,
     )
     catalog: Path | None = option(
@@ -39,7 +39,7 @@ class ExplainConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, default in (("rows", "mistakes"), ("catalog", None)):
+        for name, default in (("rows", None), ("catalog", None)):
             if self.predictions is None and getattr(self, name) != default:
                 raise UsageError(f"--{name} is of a prediction file: name that with --predictions")
 

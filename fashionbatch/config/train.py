@@ -71,7 +71,9 @@ class TrainConfig(Selecting):
         min=0,
     )
     freeze_opt: str | None = option(
-        None, "Optimizer of the --freeze-epochs, with its own defaults. [default: --opt]"
+        None,
+        "Optimizer of the --freeze-epochs, at the same --lr, else with its own defaults. "
+        "[default: --opt]",
     )
     prefix_cache: bool = option(
         False,
@@ -102,8 +104,12 @@ class TrainConfig(Selecting):
         "adam", "Optimizer: sgd, rmsprop, adam, adamw, others of torch, or a plugin's."
     )
     lr: float = option(1e-3, "Learning rate.", above=0)
-    momentum: float = option(0.9, "Momentum, for optimizers that have it.", min=0, max=1)
-    weight_decay: float = option(0.0, "Weight decay, for optimizers that have it.", min=0)
+    momentum: float | None = option(
+        None, "Momentum, for optimizers that have it. [default: its own; 0.9 of sgd]", min=0, max=1
+    )
+    weight_decay: float | None = option(
+        None, "Weight decay, for optimizers that have it. [default: its own]", min=0
+    )
     opt_kwargs: tuple[str, ...] = option([], "Further options of the optimizer, k=v. Repeatable.")
     sched: str = option(
         "constant",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -42,7 +43,7 @@ def of_paths(paths: Sequence[Path], limit: int | None = None) -> Iterator[Source
     Args:
         paths: of them.
         limit: so many are wanted at most: of a folder or data set with more, they are spread over
-            it, because its first ones may all be of one class.
+            it, because its first ones may all be of one class; of several, each gives in turn.
 
     Raises:
         UsageError: one does not exist.
@@ -50,25 +51,34 @@ def of_paths(paths: Sequence[Path], limit: int | None = None) -> Iterator[Source
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path} does not exist: name images, folders or data sets")
-        if is_shards(path):
-            shards = open_shards(path)
-            for row in _spread(range(len(shards)), limit):
-                number = int(shards.labels[row])
-                label = shards.classes[number] if number >= 0 else None
-                yield Source(shards.name(row), label, functools.partial(shards.read, row))
-            continue
-        found = (
-            [Item(name=to_text(path.name), path=path)]
-            if path.is_file()
-            else [
-                item
-                for item in FolderSource(path, layout="flat").items()
-                if not isinstance(item, Failure)  # not an image
-            ]
-        )
-        for item in _spread(found, limit):
-            folder = Path(item.path or path).absolute().parent
-            yield Source(item.name, folder.name or None, item.read)
+    each = [_of_path(path, limit) for path in paths]
+    if limit is None:
+        yield from itertools.chain(*each)
+        return
+    for row in itertools.zip_longest(*each):  # some of each
+        yield from (source for source in row if source is not None)
+
+
+def _of_path(path: Path, limit: int | None) -> Iterator[Source]:
+    if is_shards(path):
+        shards = open_shards(path)
+        for row in _spread(range(len(shards)), limit):
+            number = int(shards.labels[row])
+            label = shards.classes[number] if number >= 0 else None
+            yield Source(shards.name(row), label, functools.partial(shards.read, row))
+        return
+    found = (
+        [Item(name=to_text(path.name), path=path)]
+        if path.is_file()
+        else [
+            item
+            for item in FolderSource(path, layout="flat").items()
+            if not isinstance(item, Failure)  # not an image
+        ]
+    )
+    for item in _spread(found, limit):
+        folder = Path(item.path or path).absolute().parent
+        yield Source(item.name, folder.name or None, item.read)
 
 
 def _spread(found: Sequence[T], limit: int | None) -> Sequence[T]:

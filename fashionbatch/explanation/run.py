@@ -31,6 +31,8 @@ Tell = Callable[[str, dict[str, Any]], None]
 
 #: images that a visualizer gets at once
 _TOGETHER = 16
+#: rows of a prediction file that are explained unless the user says which
+_MISTAKES = "mistakes"
 #: layers that are shown of a network that names none
 _SHOWN = 5
 
@@ -65,6 +67,12 @@ def explain(
         UsageError: a path does not exist, or the photographs of the rows are not there.
         SourceError: no image could be used.
     """
+    if config.rows is not None and images:
+        raise UsageError("--rows and names both choose rows: leave one of them out")
+    if not all_rows and not images and config.predictions is not None:
+        for option in ("rows", "limit"):
+            if getattr(config, option) is not None:
+                raise UsageError(f"{name} draws the whole file: leave --{option} out")
     with ExitStack() as stack:
         explained = load(run, config.device)
         sources: Iterator[Source] | None = photos.of_paths([Path(i) for i in images], config.limit)
@@ -80,7 +88,7 @@ def explain(
                 raise UsageError(catalogue)
             explained = replace(explained, predictions=predictions)
             if wanted:
-                rows = photos.choose(predictions, config.rows, images)
+                rows = photos.choose(predictions, config.rows or _MISTAKES, images)
                 assert isinstance(catalogue, Catalogue)
                 sources = photos.of_rows(predictions, catalogue, rows)
         elif not images:
@@ -105,7 +113,7 @@ def explain(
 def _origin(images: Sequence[str], run: Path, config: ExplainConfig, *, rows: bool) -> str:
     """In a few letters, what a picture is of that is not of one photograph."""
     if config.predictions is not None:
-        which = f"-{config.rows}" if rows and not images else ""
+        which = f"-{config.rows or _MISTAKES}" if rows and not images else ""
         return config.predictions.stem + which
     if not images:
         return run.name

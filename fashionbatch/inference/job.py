@@ -74,7 +74,7 @@ class Job:
             return self.config.precision
         if self.device.type != "cuda":
             return "float32"
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+        return "bfloat16" if devices.has_bfloat16(self.device) else "float16"
 
     @property
     def workers(self) -> int:

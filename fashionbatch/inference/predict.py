@@ -29,6 +29,8 @@ from fashionbatch.store import publish as publishing
 from fashionbatch.store.part import MissingPartError, Part
 from fashionbatch.store.reader import open_predictions
 
+#: batches of a run that is worth some to tell how long it is going to take
+_WORTH_TIMING = 200
 #: times that parts which somebody else took away are made again
 _ROUNDS = 3
 #: files of a folder that are read at the same time, to see whether they are what they were
@@ -215,9 +217,9 @@ class _Run:
     def _plan(self, chosen: Chosen, pending: list[int], *, timed: bool) -> dict[str, Any]:
         job = self.job
         seconds = chosen.seconds.get(chosen.name)
-        if seconds is None and timed:
-            seconds = choice.timed(chosen.engine, job.engine_job())
         batches = len(job.grid.numbers(pending))
+        if seconds is None and (timed or batches >= _WORTH_TIMING):
+            seconds = choice.timed(chosen.engine, job.engine_job())
         left = sum(job.plan.units[n].count for n in pending)
         size = job.grid.batch_size
         return {

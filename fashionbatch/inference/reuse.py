@@ -43,8 +43,8 @@ class Reuse:
     def __init__(self, path: Path, answers: Answers, *, retry: bool) -> None:
         self.path, self.answers = path, answers
         try:
-            self._file = open_storage(path)
-            self._hashes = self._file.array("items/sha256")[()]
+            self._storage = open_storage(path)
+            self._hashes = self._storage.array("items/sha256")[()]
             self._failures = {} if retry else self._failed()
         except (OSError, KeyError) as error:
             raise self._damaged(error) from error
@@ -54,7 +54,7 @@ class Reuse:
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        self._storage.close()
 
     def fill(self, gathering: Gathering) -> Places:
         """Gives a unit what is known of its images.
@@ -87,7 +87,7 @@ class Reuse:
         if len(found):
             try:
                 columns = {
-                    name: _read(self._file.array(name), sources) for name in self.answers.layout
+                    name: _read(self._storage.array(name), sources) for name in self.answers.layout
                 }
             except (OSError, KeyError) as error:
                 raise self._damaged(error) from error
@@ -104,8 +104,8 @@ class Reuse:
         return np.where(same, rows, -1)
 
     def _failed(self) -> dict[bytes, ImageError]:
-        columns = [self._file.array(f"failures/{c}")[()] for c in ("stage", "reason")]
-        hashes: Iterable[Any] = self._file.array("failures/sha256")[()]
+        columns = [self._storage.array(f"failures/{c}")[()] for c in ("stage", "reason")]
+        hashes: Iterable[Any] = self._storage.array("failures/sha256")[()]
         return {
             sha256.tobytes(): ImageError(stage.decode(), reason.decode())
             for stage, reason, sha256 in zip(*columns, hashes, strict=True)

@@ -50,6 +50,11 @@ def _current(device: torch.device) -> torch.device:
     return device
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether it computes in bfloat16; older GPUs emulate it, many times as slowly."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on a device; a GPU fetches it from pinned memory while this process goes on."""
     if device.type != "cuda":

@@ -46,18 +46,18 @@ class Predictions:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = open_storage(path)
+        self._storage = open_storage(path)
         self.path = path
         try:
             self._check()
         except BaseException:
-            self._file.close()
+            self._storage.close()
             raise
 
     def _check(self) -> None:
         with reading(self.path, "what it says of itself"):
-            schema = self._file.attrs.get("schema")
-            version = self._file.attrs.get("schema_version")
+            schema = self._storage.attrs.get("schema")
+            version = self._storage.attrs.get("schema_version")
         if schema != SCHEMA or version != VERSION:
             raise StoreError(
                 f"{self.path} is not a prediction file that this fashionbatch reads "
@@ -90,7 +90,7 @@ class Predictions:
 
     def _listed(self, group: str) -> list[str]:
         with reading(self.path, group):
-            return self._file.listed(group)
+            return self._storage.listed(group)
 
     def column(self, name: str) -> Column:
         """A numeric dataset by its name in the file, such as ``"items/label"``.
@@ -110,7 +110,7 @@ class Predictions:
 
     def _array(self, name: str) -> Array:
         with reading(self.path, name):
-            return self._file.array(name)
+            return self._storage.array(name)
 
     def columns(self, group: str) -> list[str]:
         """Names of the datasets of ``items``, ``predictions``, ``features`` or ``failures``."""
@@ -132,7 +132,7 @@ class Predictions:
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        self._storage.close()
 
     @overload
     def __getitem__(self, key: int | str) -> Row: ...
@@ -314,13 +314,13 @@ class Predictions:
     def source(self) -> Path | None:
         """Where the catalogue lay when it was predicted, if the file says so."""
         with reading(self.path, "the attribute source"):
-            found = self._file.attrs.get("source")
+            found = self._storage.attrs.get("source")
         return None if found is None else Path(str(found))
 
     def about(self) -> dict[str, str]:
         """The texts that the file says of itself: card, fingerprint, configuration, as JSON."""
         with reading(self.path, "what it says of itself"):
-            return {k: str(v) for k, v in self._file.attrs.items() if isinstance(v, str)}
+            return {k: str(v) for k, v in self._storage.attrs.items() if isinstance(v, str)}
 
     def _texts(self, name: str) -> tuple[str, ...]:
         column = self.text(name)
@@ -328,7 +328,7 @@ class Predictions:
 
     def _json(self, name: str) -> dict[str, Any]:
         with reading(self.path, f"the attribute {name}"):
-            text = self._file.attrs[name]
+            text = self._storage.attrs[name]
         try:
             values: dict[str, Any] = json.loads(text)
         except (ValueError, TypeError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,15 @@ def used(config: TrainConfig) -> list[Component]:
     return [registry.find(kind, name) for kind, name in names]
 
 
-def regularizers(config: TrainConfig, model: Classifier) -> list[Regularizer]:
+def regularizers(
+    config: TrainConfig, model: Classifier, crossing: Sequence[tuple[int, ...]] = ()
+) -> list[Regularizer]:
     """In the order given; the model is changed as they want it.
+
+    Args:
+        config: names them.
+        model: to be trained.
+        crossing: shapes of what a batch holds of an image in place of its pixels, if it does.
 
     Raises:
         UsageError: an option is wrong, or the model has nothing that could be changed so.
@@ -48,17 +55,23 @@ def regularizers(config: TrainConfig, model: Classifier) -> list[Regularizer]:
         regularizer: Regularizer = registry.create(registry.find("regularizer", name), **options)
         try:
             regularizer.on_model(model)
-            if config.mode == "bottleneck":  # whether it can change vectors shows on some
-                width = model.head.kernels[0].shape[1]
+            if crossing:  # whether it can change those shows on some
                 known = torch.ones(2, model.head.outputs - model.head.classes, dtype=torch.bool)
-                regularizer.on_batch(
-                    torch.zeros(2, width),
+                given = torch.zeros(2, *crossing[0])
+                changed, _ = regularizer.on_batch(
+                    given,
                     Targets(
                         category=torch.zeros(2, dtype=torch.int64) if model.head.classes else None,
                         attributes=known.float() if known.shape[1] else None,
                         known=known if known.shape[1] else None,
                     ),
                 )
+                if changed is not given and len(crossing) > 1:
+                    # what mixes or erases the first of several would tear an image apart
+                    raise ValueError(
+                        f"it changes the images, and this network has {len(crossing)} activations "
+                        "of each at the cut: leave --prefix-cache out"
+                    )
         except ValueError as error:
             raise UsageError(f"--regularizer {text}: {error}") from error
         made.append(regularizer)
@@ -84,7 +97,12 @@ def optimizer(
     options: dict[str, Any] = {}
     if not other:
         common = {"momentum": config.momentum, "weight_decay": config.weight_decay}
-        options = {k: v for k, v in common.items() if k in component.spec.options}
+        options = {k: v for k, v in common.items() if v is not None}
+        for name in options:
+            if name not in component.spec.options:
+                raise UsageError(
+                    f"--{name.replace('_', '-')}: the optimizer {config.opt} has none: leave it out"
+                )
         given = parse_options(config.opt_kwargs, "--opt-kwargs")
         for name in ("lr", "params"):
             if name in given:

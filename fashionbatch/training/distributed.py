@@ -25,6 +25,9 @@ T = TypeVar("T")
 #: and one that is gone is noticed at once, by its connection
 _PATIENCE = timedelta(hours=12)
 
+#: torchrun gives it to every process that it starts
+_LAUNCHED = "TORCHELASTIC_RUN_ID"
+
 
 @dataclass(frozen=True)
 class Group:
@@ -111,13 +114,20 @@ def group(device: str) -> Iterator[Group]:
         device: as the user gave it; with ``auto`` or ``cuda`` each process takes a GPU of its own.
 
     Raises:
-        UsageError: what the launcher says cannot be, or there are fewer GPUs than processes.
+        UsageError: there are a launcher's variables and no launcher, what it says cannot be, or
+            there are fewer GPUs than processes.
         TrainingError: the processes do not find each other.
     """
-    world = os.environ.get("WORLD_SIZE")
-    if world is None or int(world) == 1 or "RANK" not in os.environ:
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world == "1":
         yield Group()
         return
+    if _LAUNCHED not in os.environ:
+        # left over in a shell: whoever waits for the others would wait for hours
+        raise UsageError(
+            f"WORLD_SIZE={world} is set, and torchrun did not start this process: start it with "
+            "torchrun, or unset RANK and WORLD_SIZE"
+        )
     mine = Group(
         int(os.environ["RANK"]), int(world), int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
     )

@@ -17,6 +17,7 @@ from fashionbatch.errors import SourceError, UsageError
 from fashionbatch.models import device as devices
 from fashionbatch.models import freeze
 from fashionbatch.models.build import Classifier, build, find_backbone, load_weights
+from fashionbatch.models.cut import cut
 from fashionbatch.parse import parse_hidden, parse_unfreeze
 from fashionbatch.pipeline.batches import default_workers
 from fashionbatch.registry import Component
@@ -97,11 +98,7 @@ class Job:
         """Of the numbers within the network: ``float32`` or ``bfloat16``."""
         if self.config.precision != "auto":
             return self.config.precision
-        # older GPUs emulate it, many times as slowly
-        fast = self.device.type == "cuda" and torch.cuda.is_bf16_supported(
-            including_emulation=False
-        )
-        return "bfloat16" if fast else "float32"
+        return "bfloat16" if devices.has_bfloat16(self.device) else "float32"
 
     def sampling(self) -> Sampling:
         """The steps of every epoch."""
@@ -128,6 +125,18 @@ class Job:
             found.append(
                 f"the learning rate never reaches --lr {config.lr:g}: --warmup-epochs "
                 f"{config.warmup_epochs:g} are no fewer than the {config.epochs:,} epochs"
+            )
+        if config.prefix_cache and self.augment != "none" and config.augment_copies < config.epochs:
+            found.append(
+                f"--augment-copies {config.augment_copies}: in {config.epochs:,} epochs each image "
+                "is seen in so few random views; take more of them, or --augment none"
+            )
+        if config.layer_decay != 1 and config.unfreeze == "none":
+            found.append(f"--layer-decay {config.layer_decay:g} is of blocks, and none is trained")
+        if config.attribute_weight != 1 and "attributes" not in self.tasks:
+            found.append(
+                f"--attribute-weight {config.attribute_weight:g} weighs attributes, and --task "
+                f"{config.task} learns none"
             )
         return found
 
@@ -201,7 +210,11 @@ def prepare(
     freeze.unfreeze(model, blocks, parse_unfreeze(config.unfreeze))
     used = [component, *components.used(config)]
     components.check(config)
-    regularizers = components.regularizers(config, model)
+    crossing: list[tuple[int, ...]] = []
+    if config.computes_once:
+        parts = cut(model.backbone, component.spec.name, preprocessing.size)
+        crossing = [each.shape for each in parts.crossing]
+    regularizers = components.regularizers(config, model, crossing)
     # last, because a file may have to be fetched: everything else is known to work by now
     origin = config.weights
     if fetch or config.weights not in spec.weights:
@@ -298,6 +311,11 @@ def _resolve(
     freeze_epochs = config.freeze_epochs
     if freeze_epochs is None:
         freeze_epochs = 0 if scratch or unfreeze == "none" or config.epochs == 1 else 1
+    if freeze_epochs and unfreeze == "none":
+        raise UsageError(
+            f"--freeze-epochs {freeze_epochs} is in front of --unfreeze, and that is none: leave "
+            "one of them out"
+        )
     if config.freeze_opt is not None and not freeze_epochs:
         raise UsageError("--freeze-opt is for --freeze-epochs, and there are none: add some")
     values = {

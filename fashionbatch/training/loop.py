@@ -172,7 +172,7 @@ class Loop:
                 try:
                     outputs, loss, flags = stepper.step(batch, flags)
                 except NotFiniteError as error:
-                    raise self._not_finite(batch, error.loss) from error
+                    raise self._not_finite(batch, str(error)) from error
                 stop, due = bool(flags[0]), bool(flags[1])
                 targets = batch.targets
                 progress.metrics.update(outputs, targets, loss, len(targets))
@@ -192,17 +192,17 @@ class Loop:
             for logger in setup.loggers:
                 logger.step(number, {"loss": loss, "lr": rate})
 
-    def _not_finite(self, batch: TrainingBatch, loss: float) -> TrainingError:
+    def _not_finite(self, batch: TrainingBatch, what: str) -> TrainingError:
         keys = [k for share in self.setup.group.gathered(list(batch.keys)) for k in share]
         epoch, step = self.progress.epoch + 1, self.progress.step + 1
         # beside the run's folder, which goes where there is nothing to resume
         path = self.folder.with_name(f"{self.folder.name}.not-finite.json")
         if self.setup.group.leads:
-            about = {"epoch": epoch, "step": step, "loss": str(loss), "keys": keys}
+            about = {"epoch": epoch, "step": step, "what": what, "keys": keys}
             files.write_json(path, about)
         named = ", ".join(map(repr, keys[:3])) + (", ..." if len(keys) > 3 else "")
         return TrainingError(
-            f"the loss is {loss} in epoch {epoch}, step {step}, with the images {named} ({path} "
+            f"{what} in epoch {epoch}, step {step}, with the images {named} ({path} "
             f"names all {len(keys)}): lower --lr, or clip gradients with --clip-grad 0.5"
         )
 

@@ -23,15 +23,7 @@ from fashionbatch.training.task import Task, TrainingBatch
 
 
 class NotFiniteError(TrainingError):
-    """The loss of a batch is NaN or infinite.
-
-    Args:
-        loss: what it is.
-    """
-
-    def __init__(self, loss: float) -> None:
-        super().__init__(f"the loss is {loss}")
-        self.loss = loss
+    """The loss of a batch, or a gradient of it, is NaN or infinite; the text says which."""
 
 
 class Forward(nn.Module):
@@ -81,6 +73,7 @@ class Stepper:
     on_memory: Callable[[int], None] = field(default=lambda size: None)
 
     def __post_init__(self) -> None:
+        self._fits = False  # a step of this size has gone through the memory
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self._wrapped: nn.Module = self.forward
         if self.group.world > 1:
@@ -101,7 +94,7 @@ class Stepper:
             without penalties; and the flags' sums.
 
         Raises:
-            NotFiniteError: the loss is not finite; nothing was changed.
+            NotFiniteError: the loss or a gradient is not finite; no weight was changed.
             TrainingError: a single image is too large for the memory, or a process was lost.
         """
         inputs, targets, _ = batch
@@ -147,21 +140,42 @@ class Stepper:
         """Those of the whole step; the outputs of this process's share, and the step's loss.
 
         Raises:
-            NotFiniteError: the loss is not finite.
+            NotFiniteError: the loss or a gradient is not finite.
         """
         while True:
+            # a failed attempt counts in no running statistics; one that has fitted fits again
+            kept = None if self._fits else self._buffers()
             try:
                 outputs, loss, penalized = self._backward(inputs, targets, norms, counts)
+                self._fits = True
                 break
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not is_memory_error(error):
                     raise
                 self._halve(len(targets), error)
+                self._fits = False
+            if kept is not None:
+                self._restore(kept)
             self._empty_cache()
         both = self.group.summed(torch.tensor([loss, penalized], dtype=torch.float64))
         if not math.isfinite(float(both[1])):
-            raise NotFiniteError(float(both[1]))
+            raise NotFiniteError(f"the loss is {float(both[1])}")
+        found = [p.grad for p in self.trained if p.grad is not None]
+        # of a finite loss, too: 0 * inf in a backward pass
+        if found and not torch.stack(torch._foreach_norm(found, float("inf"))).isfinite().all():
+            raise NotFiniteError("a gradient is not finite")
         return outputs, float(both[0])
+
+    def _buffers(self) -> list[tuple[Tensor, Tensor]]:
+        """What a forward pass in training mode changes beside weights, and what it is now."""
+        modules = (m for m in self.model.modules() if m.training)
+        return [(b, b.clone()) for m in modules for b in m.buffers(recurse=False)]
+
+    @staticmethod
+    def _restore(kept: list[tuple[Tensor, Tensor]]) -> None:
+        with torch.no_grad():
+            for buffer, value in kept:
+                buffer.copy_(value)
 
     @contextmanager
     def _same_buffers(self) -> Iterator[None]:
@@ -169,14 +183,11 @@ class Stepper:
 
         A batch is to count once in running statistics, and with the weights that it was seen with.
         """
-        buffers = [b for m in self.model.modules() if m.training for b in m.buffers(recurse=False)]
-        before = [b.clone() for b in buffers]
+        kept = self._buffers()
         try:
             yield
         finally:
-            with torch.no_grad():
-                for buffer, value in zip(buffers, before, strict=True):
-                    buffer.copy_(value)
+            self._restore(kept)
 
     def _backward(
         self, inputs: tuple[Tensor, ...], targets: Targets, norms: Tensor, counts: Tensor

@@ -22,6 +22,7 @@ from fashionbatch.models.engine import EngineJob
 from fashionbatch.store.reader import open_predictions
 from tests.forks import one_core
 from tests.inference.conftest import *  # noqa: F403  # its fixtures
+from tests.inference.conftest import SAMPLE
 
 #: runs predictions in forked children, which need not import torch anew; a line of JSON at the end
 CHILDREN = """
@@ -280,6 +281,30 @@ def test_fault_42_left_over_from_torchrun(catalogue, predict, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="WORLD_SIZE=2"):
         predict(catalogue(2))
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": "x"}, {
+        "WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511",
+    }],
+)  # fmt: skip
+def test_fault_42_left_over_from_torchrun_in_training(variables, monkeypatch, tmp_path):
+    """Whoever waited for the other processes would wait for hours."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="torchrun did not start this process"):
+        api.train(data=SAMPLE, backbone="small-resnet", weights="none", output=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_output_that_cannot_be_written(catalogue, predict, monkeypatch, tmp_path):
+    """It is said before any work. Root may write everywhere: the system's answer is replaced."""
+    monkeypatch.setattr("fashionbatch.inference.output.os.access", lambda path, mode: False)
+    with pytest.raises(PermissionError) as error:
+        predict(catalogue(2))
+    assert error.value.filename == str(tmp_path)
+    assert not (tmp_path / "out.h5.parts").exists()
 
 
 @pytest.mark.parametrize("damage", ["flip", "delete", "truncate"])

@@ -66,7 +66,7 @@ def read_all(path, name):
             list(found)
 
 
-def test_43_flipped_bit_in_a_chunk(predictions):
+def test_fault_43_flipped_bit_in_a_chunk(predictions):
     """E: any flipped bit of any number is found out on reading: one line, with file and dataset."""
     names = [f"{i:03d}" for i in range(60)]
     path = predictions(
@@ -88,7 +88,7 @@ def test_43_flipped_bit_in_a_chunk(predictions):
 
 
 @pytest.mark.parametrize("command", ["export", "merge", "search"])
-def test_43_damage_ends_every_command(predictions, tmp_path, capsys, command):
+def test_fault_43_damage_ends_every_command(predictions, tmp_path, capsys, command):
     """E: the command says what is damaged, exits with 1 and leaves no output."""
     names = [f"{i}" for i in range(50)]
     path = predictions("a.h5", {"s": (names, [])}, width=(900,))
@@ -110,7 +110,7 @@ def test_43_damage_ends_every_command(predictions, tmp_path, capsys, command):
 
 
 @pytest.mark.parametrize("damage", ["short", "empty", "gone", "folder"])
-def test_43_cut_off(predictions, tmp_path, damage):
+def test_fault_43_cut_off(predictions, tmp_path, damage):
     """E: a file that is cut off, empty, gone or none at all is refused in one line."""
     path = predictions()
     if damage == "short":
@@ -126,7 +126,7 @@ def test_43_cut_off(predictions, tmp_path, damage):
     assert "\n" not in str(error.value)
 
 
-def test_46_cells():
+def test_fault_46_cells():
     """OK: no cell of text begins as a formula does, or holds what a terminal obeys."""
     cells = [cell(text) for text in (*HOSTILE, *(sign + "1" for sign in FORMULA))]
     for text in cells:
@@ -135,7 +135,7 @@ def test_46_cells():
     assert len(set(cells)) == len(set(HOSTILE) | {sign + "1" for sign in FORMULA})
 
 
-def test_46_names_are_inert_in_csv(predictions, tmp_path):
+def test_fault_46_names_are_inert_in_csv(predictions, tmp_path):
     """OK: as name, class, attribute, shard, key or reason: each item is one line of plain text."""
     path = predictions(
         shards={name: ([name], [name]) for name in HOSTILE},
@@ -156,7 +156,7 @@ def test_46_names_are_inert_in_csv(predictions, tmp_path):
             assert set(json.loads(row["attributes"])) == set(HOSTILE)
 
 
-def test_46_names_are_inert_in_a_search(predictions, tmp_path, monkeypatch, capsys):
+def test_fault_46_names_are_inert_in_a_search(predictions, tmp_path, monkeypatch, capsys):
     """OK: the table and the messages hold no escapes, markup is shown, and the sheet is drawn."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
@@ -172,7 +172,7 @@ def test_46_names_are_inert_in_a_search(predictions, tmp_path, monkeypatch, caps
     assert len(list((tmp_path / "search" / "p").iterdir())) == 2
 
 
-def test_46_every_other_export_keeps_names_as_they_are(predictions, tmp_path):
+def test_fault_46_every_other_export_keeps_names_as_they_are(predictions, tmp_path):
     """OK: Parquet and NPZ are not opened by spreadsheets, and lose nothing."""
     path = predictions(shards={"s": (HOSTILE, [])})
     api.export(path, to="npz")

@@ -69,7 +69,7 @@ def test_fits_the_model(tagger, catalogue, predict, classes):
         assert found.attributes == ATTRIBUTES
         stored = found.attribute_probability
         assert (stored.dtype, stored.shape) == (np.float16, (10, 4))
-        assert found._file[stored.name].fletcher32
+        assert found._storage.array(stored.name).fletcher32
         for i, row in enumerate(found):
             pixels = fit(decode((folder / row.name).read_bytes()), card.preprocessing)
             with torch.inference_mode():
@@ -81,7 +81,9 @@ def test_fits_the_model(tagger, catalogue, predict, classes):
                 for j in np.argsort(-stored[i], kind="stable")
             )
             assert np.allclose(
-                found._file["predictions/probability"][i], outputs.logits[0].softmax(0), atol=1e-4
+                found._storage.array("predictions/probability")[i],
+                outputs.logits[0].softmax(0),
+                atol=1e-4,
             )
             assert len(row.classes) == len(row.probabilities) == len(classes)
         assert stored[()].min() < 0.1
@@ -158,8 +160,8 @@ def test_answers_that_are_not_finite(tagger, catalogue, predict):
 def test_a_model_without_attributes(run, catalogue, predict):
     """Its file holds nothing of attributes, and asking for them says what to do."""
     with open_predictions(predict(catalogue(2))) as found:
-        assert "attributes" not in found._file
-        assert "attribute_probability" not in found._file["predictions"]
+        assert not found._storage.listed("attributes")
+        assert "attribute_probability" not in found._storage.listed("predictions")
         assert (found.attributes, found[0].attributes) == ((), ())
         with pytest.raises(UsageError, match="--task attributes"):
             found.attribute_probability  # noqa: B018

@@ -47,7 +47,7 @@ def parsed(text: str) -> Scripts:
 
 
 @given(st.one_of(st.text(), st.just(HOSTILE)))
-def test_46_no_name_leaves_the_data(name: str) -> None:
+def test_fault_46_no_name_leaves_the_data(name: str) -> None:
     """Whatever it is, the page has its two scripts, and the data says the name."""
     found = parsed(page.render(name, {"name": name}))
     assert [kind for kind, _ in found.scripts] == ["application/json", "None"]

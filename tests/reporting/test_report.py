@@ -183,7 +183,7 @@ def shown(browser: webdriver.Chrome, report: dict[str, Any]) -> Page:
     return Page(browser, report["output"])
 
 
-def test_46_names_are_text_in_a_browser(shown: Page) -> None:
+def test_fault_46_names_are_text_in_a_browser(shown: Page) -> None:
     """Nothing ran, nothing was loaded, and people read the name as it is."""
     assert shown.driver.execute_script("return window.hacked") is None
     assert not shown.driver.find_elements(By.CSS_SELECTOR, "main b b, main script")

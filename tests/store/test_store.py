@@ -78,7 +78,7 @@ def test_round_trip(plan):
             for name in made[0].arrays:
                 wanted = [p.arrays[name] for p in made if p.names]
                 if wanted:
-                    assert np.array_equal(found._file[name][()], np.concatenate(wanted))
+                    assert np.array_equal(found._storage.array(name)[()], np.concatenate(wanted))
             assert found.labels.tolist() == [v for p in made for v in p.labels.tolist()]
             assert found.classes == CLASSES
             assert found.fingerprint == {"a": 1}
@@ -86,7 +86,7 @@ def test_round_trip(plan):
                 (e.name, p.sha256, e.count) for e, p in zip(entries, made, strict=True)
             ]
             numbers = [p.shard for p in made for _ in p.names]
-            assert found._file["items/shard"][()].tolist() == numbers
+            assert found._storage.array("items/shard")[()].tolist() == numbers
             for row, label in zip(found, found.labels, strict=True):
                 assert row.label == (CLASSES[label] if label >= 0 else None)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fashionbatch.builtin.engines import Eager
-from fashionbatch.errors import TrainingError, UnknownNameError
+from fashionbatch.errors import StoppedError, TrainingError, UnknownNameError
 from fashionbatch.models import choice
 from fashionbatch.models.build import Classifier, Head
 from fashionbatch.models.cut import Crossing, Cut
@@ -195,6 +195,34 @@ def test_killed_computation_goes_on(
     assert prefix.seen == 16 and sum(counts) == 30 * (1 + copies)
     after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cut").glob("*/part-*")}
     assert all(after[name] == moment for name, moment in times.items())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_computation_goes_on(
+    shards: ShardSet, tmp_path: Path, small_parts: None, number: int
+) -> None:
+    """A signal is answered behind the batch, in one line; finished parts are kept."""
+    views = Views(plain=ROWS)
+    made(shards, tmp_path / "whole", views)
+    counts: list[int] = []
+
+    def progress(count: int) -> None:
+        counts.append(count)
+        if len(counts) == 2:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(StoppedError, match="the same command goes on from there"):
+        made(shards, tmp_path / "cut", views, progress=progress)
+    assert sum(counts) < 30 and len(list((tmp_path / "cut").glob("*/part-*"))) == 1
+    made(shards, tmp_path / "cut", views)
+    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
+
+
+def test_parts_are_of_some_minutes() -> None:
+    """Features of a byte: what is lost with an unfinished part is bounded in images, too."""
+    views = Views(plain=np.arange(20_000))
+    found = views.parts([Crossing("x", (2,))])
+    assert [len(part.rows) for part in found] == [8192, 8192, 3616]
 
 
 def test_any_flipped_byte_is_found_and_only_its_part_is_made_again(

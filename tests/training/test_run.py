@@ -324,6 +324,50 @@ def test_bottleneck_refuses_unfreeze(train, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"opt": "adam", "momentum": 0.5}, "--momentum: the optimizer adam has none"),
+        ({"opt": "rprop", "weight_decay": 0.1}, "--weight-decay: the optimizer rprop has none"),
+        ({"mode": "bottleneck", "freeze_epochs": 2}, "--freeze-epochs 2 is in front of"),
+        ({"unfreeze": "none", "freeze_epochs": 1}, "--freeze-epochs 1 is in front of"),
+        (
+            {"prefix_cache": True, "unfreeze": "blocks:1", "augment": "none",
+             "regularizer": ["random-erasing"]},
+            "random-erasing",
+        ),
+    ],
+)  # fmt: skip
+def test_options_that_could_do_nothing_are_refused(train, tmp_path, options, told):
+    """Before anything is computed."""
+    with pytest.raises(UsageError, match=told):
+        train(**options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_momentum_is_the_optimizers_own(train, tmp_path):
+    """Without the option SGD has 0.9 and RMSProp none; with it, both have that."""
+    for opt, own in (("sgd", 0.9), ("rmsprop", 0.0)):
+        made = [train(f"{opt}{m}", opt=opt, lr=0.01, momentum=m) for m in (None, own, 0.5)]
+        losses = [m["val"]["loss"] for m in made]
+        assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "doubt"),
+    [
+        ({"prefix_cache": True, "unfreeze": "blocks:1", "epochs": 3}, "--augment-copies 1"),
+        ({"unfreeze": "none", "layer_decay": 0.5}, "--layer-decay 0.5"),
+        ({"attribute_weight": 2.0}, "--attribute-weight 2"),
+    ],
+)
+def test_doubts(train, options, doubt):
+    """What is allowed and seldom meant is told."""
+    told = []
+    train(dry_run=True, tell=lambda event, v: event == "warn" and told.append(v["text"]), **options)
+    assert any(text.startswith(doubt) for text in told), told
+
+
 def test_loss_that_is_not_finite(train, tmp_path):
     """A loss that is not finite ends training, names the images, and leaves no run behind."""
     with pytest.raises(TrainingError, match=r"loss is (nan|inf) in epoch 1, step 2") as error:

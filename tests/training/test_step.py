@@ -92,6 +92,38 @@ def test_out_of_memory_halves(error):
     assert base.sizes[:6] == [10, 5, 2, 3, 2, 3]
 
 
+def test_what_did_not_fit_counts_in_no_running_statistics():
+    """They are those of a run that began with pieces of that size."""
+    states = []
+    for most, micro_batch in ((3, None), (99, 3)):
+        made, base, _ = stepper(most, micro_batch)
+        norm = torch.nn.BatchNorm2d(3)
+        base.register_forward_pre_hook(lambda module, inputs, norm=norm: (norm(inputs[0]),))
+        base.add_module("norm", norm)
+        made.model.train()
+        made.step(batch(12), NO_FLAGS)
+        states.append({k: v.clone() for k, v in norm.state_dict().items()})
+    assert int(states[0]["num_batches_tracked"]) == 4
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+def test_gradient_that_is_not_finite_changes_no_weight():
+    """A loss may be finite and its gradient not: of a square root at 0, say."""
+
+    class Root(Regularizer):
+        def penalty(self, head, outputs):
+            return (outputs.logits.sum() * 0).sqrt()
+
+    made, _, _ = stepper(99)
+    before = [p.clone() for p in made.model.parameters()]
+    made.regularizers = [Root()]
+    with pytest.raises(NotFiniteError, match="a gradient is not finite"):
+        made.step(batch(), NO_FLAGS)
+    for parameter, value in zip(made.model.parameters(), before, strict=True):
+        assert torch.equal(parameter, value)
+
+
 def test_out_of_memory_in_validation_halves_too():
     """Evaluation goes on in smaller pieces."""
     short, _, told = stepper(6)

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from fashionbatch import files, registry
-from fashionbatch.errors import TrainingError, UsageError
+from fashionbatch.errors import StoppedError, TrainingError, UsageError
+from fashionbatch.interrupt import Interrupt, interrupts
 from fashionbatch.models import choice
 from fashionbatch.models.build import Classifier, hash_of, normalized
 from fashionbatch.models.choice import AUTO, Chosen
@@ -43,6 +44,8 @@ from fashionbatch.training.activations.reader import Activations
 #: images per forward pass, whatever the batch size of training: random views depend on it
 _TOGETHER = 32
 _PART_BYTES = 256 << 20
+#: minutes of work on a CPU, which are lost with a part that was not finished
+_PART_IMAGES = 8192
 _VERSION = 2
 #: of what the numbers depend on, that which says what an engine runs
 _OF_THE_NETWORK = ("backbone", "weights", "structure", "crossing", "preprocessing")
@@ -70,8 +73,8 @@ class Views:
         return len(self.plain) + self.copies * len(self.augmented)
 
     def parts(self, crossing: Sequence[Crossing]) -> list[Part]:
-        """What each file is to hold: one kind of view, 256 MiB at most or one image."""
-        together = max(1, _PART_BYTES // parts.row_bytes(crossing))
+        """What each file is to hold: one kind of view, 256 MiB and 8,192 images at most."""
+        together = min(_PART_IMAGES, max(1, _PART_BYTES // parts.row_bytes(crossing)))
         made: list[Part] = []
         for copy in (PLAIN, *range(self.copies)):
             rows = np.unique(self.plain if copy == PLAIN else self.augmented)
@@ -143,6 +146,7 @@ def compute(
         budget: bytes of memory that the result may take; a quarter of what is free by default.
 
     Raises:
+        StoppedError: a signal asked for it; parts that are finished are kept.
         TrainingError: the disk has not that much room, or cannot be written.
         UsageError: there is no such engine, or it cannot run this network.
     """
@@ -186,7 +190,8 @@ def compute(
                 done=found.commit,
                 tell=tell,
             )
-            passes.run(wanted, {part.number for part in found.missing})
+            with interrupts() as asked:
+                passes.run(wanted, {part.number for part in found.missing}, asked)
         finally:
             chosen.engine.close()
     whole = [found.stored[part.number] for part in wanted]
@@ -296,14 +301,20 @@ class _Passes:
     done: Callable[[Collected], None]
     tell: Callable[[str, dict[str, Any]], None]
 
-    def run(self, wanted: Sequence[Part], missing: set[int]) -> None:
-        """Computes the parts of these numbers."""
+    def run(self, wanted: Sequence[Part], missing: set[int], asked: Interrupt) -> None:
+        """Computes the parts of these numbers.
+
+        Raises:
+            StoppedError: a signal asked for it; parts that are finished are kept.
+        """
         for copy in (PLAIN, *range(self.views.copies)):
             chosen = [part for part in wanted if part.copy == copy]
             if missing.intersection(part.number for part in chosen):
-                self._run_copy(copy, chosen, missing)
+                self._run_copy(copy, chosen, missing, asked)
 
-    def _run_copy(self, copy: int, chosen: Sequence[Part], missing: set[int]) -> None:
+    def _run_copy(
+        self, copy: int, chosen: Sequence[Part], missing: set[int], asked: Interrupt
+    ) -> None:
         listed: list[Rows] = []
         ends: dict[int, Part] = {}
         for part in chosen:
@@ -326,6 +337,12 @@ class _Passes:
         )
         told = len(self.engine.notes)
         for batch in loaded:
+            if asked:
+                raise StoppedError(
+                    "stopped while the frozen part was computed: finished parts (of at most "
+                    f"{_PART_IMAGES:,} images) are kept, and the same command goes on from there",
+                    asked.signal,
+                )
             collected.failed.update((row, str(error)) for row, error in batch.failures)
             if len(batch.rows):
                 collected.add(batch.rows, self._answers(batch.images))
