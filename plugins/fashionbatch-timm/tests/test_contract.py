@@ -1,0 +1,52 @@
+"""The contract that every backbone is held to, and what its Grad-CAM layer promises."""
+
+from __future__ import annotations
+
+import fashionbatch
+import pytest
+import torch
+from fashionbatch import registry
+from fashionbatch.explanation.maps import channel_maps
+from fashionbatch.testing import check_backbone
+from torch import Tensor
+
+from fashionbatch_timm import plugin
+
+SPECS = {spec.name.removeprefix("timm-"): spec for spec in plugin.fashionbatch_backbones()}
+#: two convolutional networks, one whose last map is [N, h, w, C], and two transformers: one pools
+#: by attention, one averages
+FEW = ("test_resnet", "test_efficientnet", "test_mambaout", "test_vit3", "test_vit_relpos")
+#: small ones of other families, and sizes to try them at, where they take another than their own
+MORE: dict[str, int | None] = {
+    "cait_xxs24_224": None,
+}
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_backbones(name: str) -> None:
+    check_backbone(SPECS[name])
+    check_map(SPECS[name], None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MORE)
+def test_more_backbones(name: str) -> None:
+    check_backbone(SPECS[name], size=MORE[name])
+    check_map(SPECS[name], MORE[name])
+
+
+def check_map(spec: fashionbatch.BackboneSpec, size: int | None) -> None:
+    """The answer depends on every place of the last map."""
+    torch.manual_seed(0)
+    network = registry.resolve(spec.factory)().eval()
+    maps: list[Tensor] = []
+    network.get_submodule(spec.cam_layer).register_forward_hook(
+        lambda module, inputs, output: maps.append(output)
+    )
+    side = size or spec.preprocessing.size
+    features = network(torch.randn(1, 3, side, side))
+    (gradient,) = torch.autograd.grad((features * torch.randn(features.shape)).sum(), maps[0])
+    found = channel_maps(gradient, spec.cam_layout)
+    assert found is not None
+    reached = found.abs().sum(dim=1) > 0
+    assert reached.all(), f"{spec.name}: {reached.float().mean():.0%} of its map counts"
