@@ -46,7 +46,7 @@ def test_generator_gives_the_row(name: str) -> None:
 
 
 def test_every_input_is_timms() -> None:
-    left_out = []
+    left_out, not_quite = [], []
     for full in timm.list_pretrained():
         name, _, tag = full.partition(".")
         if name not in ROWS:
@@ -57,11 +57,14 @@ def test_every_input_is_timms() -> None:
         assert config.input_size == (3, size, size)
         assert resize == int(size / config.crop_pct)
         assert mode == {"border": "letterbox"}.get(config.crop_mode, config.crop_mode)
-        assert mode == "center" or resize == size, "what is not cut is resized to the size"
+        if mode == "letterbox" or (mode == "squash" and resize != size):
+            not_quite.append(full)
         assert interpolation == config.interpolation
         assert tuple(mean) == config.mean
         assert tuple(std) == config.std
-    assert len(set(left_out)) < 30
+    assert len(set(left_out)) < 15
+    # stretched and then cut in timm, which is only stretched here; or on the mean, here on black
+    assert len(not_quite) == 15
 
 
 def test_default_tags_come_first() -> None:
@@ -73,9 +76,9 @@ def test_default_tags_come_first() -> None:
 
 def test_all_networks_are_there_or_left_out_with_a_reason() -> None:
     missing = [name for name in timm.list_models() if name not in ROWS]
-    assert len(missing) < 60
-    for name in missing[::10]:
-        with pytest.raises(structure.Unfit, match=r"\w+ \w+"):
+    assert 0 < len(missing) < 15
+    for name in missing[::6]:
+        with pytest.raises(structure.Unfit, match=r"not \[N, D\]|takes"):
             generate.row(name)
 
 

@@ -90,11 +90,14 @@ def _weights(name: str, tag: str) -> Mapping[str, Tensor]:
         ModelError: the file cannot be fetched, is damaged, or does not fill the network.
         PluginError: the installed timm has no such network or tag.
     """
-    config = timm.get_pretrained_cfg(f"{name}.{tag}", allow_unregistered=True)
-    if config is None or config.tag != tag:
+    try:
+        config = timm.get_pretrained_cfg(f"{name}.{tag}", allow_unregistered=False)
+    except RuntimeError as error:
         raise PluginError(
-            f"timm {timm.__version__} has no weights {tag!r} of {name!r} any more: choose others"
-        )
+            f"timm {timm.__version__} has no weights {tag!r} of {name!r}: install another timm, "
+            "such as 1.0.31, or choose other weights"
+        ) from error
+    assert config is not None
     if config.hf_hub_id:
         file = "model.safetensors"
         origin = f"https://huggingface.co/{config.hf_hub_id}/resolve/main/{file}"
