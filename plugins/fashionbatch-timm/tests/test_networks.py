@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -126,10 +128,17 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
     assert all(torch.equal(loaded[k], state[k]) for k in loaded)
 
 
-def test_without_a_network(cache: Path) -> None:
+@pytest.mark.parametrize("offline", [True, False])
+def test_without_a_network(cache: Path, monkeypatch: pytest.MonkeyPatch, offline: bool) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(urllib.request, "urlopen", fail)
     with pytest.raises(ModelError) as caught:
         networks.weights.test_resnet.r160_in1k()
     said = str(caught.value)
+    assert offline or "no route" in said
     assert f"https://huggingface.co/timm/{NAME}.{TAG}/resolve/main/model.safetensors" in said
     assert "--weights model.safetensors" in said
     assert "--weights none" in said

@@ -8,15 +8,25 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pickle import UnpicklingError
+from urllib.error import HTTPError, URLError
 
+import huggingface_hub.constants
 import timm
 import timm.models
 from fashionbatch.errors import ModelError, PluginError
+from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+#: files of timm's repositories: one or the other
+_SAFE, _TORCH = "model.safetensors", "pytorch_model.bin"
+#: seconds until nobody is taken to be there
+_PATIENCE = 20
 #: where timm tells, and only there, which weights a file had nothing for
 _BUILDER = logging.getLogger("timm.models._builder")
 
@@ -98,21 +108,21 @@ def _weights(name: str, tag: str) -> Mapping[str, Tensor]:
             "such as 1.0.31, or choose other weights"
         ) from error
     assert config is not None
-    if config.hf_hub_id:
-        file = "model.safetensors"
-        origin = f"https://huggingface.co/{config.hf_hub_id}/resolve/main/{file}"
-    else:
-        origin = str(config.url)
-        file = origin.rpartition("/")[2]
+    hub = config.hf_hub_id
+    origin = hf_hub_url(hub, _SAFE) if hub else str(config.url)
     advice = (
-        f"fetch {origin} elsewhere and pass --weights {file}, or start from random weights with "
-        "--weights none"
+        f"fetch {origin} elsewhere and pass --weights {origin.rpartition('/')[2]}, or start from "
+        "random weights with --weights none"
     )
-    timm.models.set_pretrained_check_hash(True)
     try:
+        # timm's own formats are for files of others, not for those that its repositories hold
+        found = {"file": _from_hub(hub, origin), "custom_load": False} if hub else {}
+        timm.models.set_pretrained_check_hash(True)
         with _missing() as missing:
-            network = timm.create_model(f"{name}.{tag}", pretrained=True, num_classes=0)
-    except (SafetensorError, RuntimeError, KeyError) as error:
+            network = timm.create_model(
+                f"{name}.{tag}", pretrained=True, num_classes=0, pretrained_cfg_overlay=found
+            )
+    except (SafetensorError, UnpicklingError, RuntimeError, KeyError) as error:
         raise ModelError(
             f"the file of the weights {tag} of timm-{name} is damaged, or of another network "
             f"({_line(error)}): remove it from the cache and try again, or {advice}"
@@ -129,6 +139,32 @@ def _weights(name: str, tag: str) -> Mapping[str, Tensor]:
         )
     state: Mapping[str, Tensor] = network.state_dict()
     return state
+
+
+def _from_hub(repository: str, origin: str) -> str:
+    """The path of a repository's file of weights: what is in the cache is not asked for again.
+
+    Raises:
+        OSError: it is not there, and cannot be downloaded.
+    """
+    for name in (_SAFE, _TORCH):
+        cached = try_to_load_from_cache(repository, name)
+        if isinstance(cached, str):
+            return cached
+    if not huggingface_hub.constants.HF_HUB_OFFLINE:
+        try:  # the library itself tries for over a minute where there is no network
+            request = urllib.request.Request(origin, method="HEAD")
+            urllib.request.urlopen(request, timeout=_PATIENCE).close()
+        except HTTPError:
+            pass  # somebody answers
+        except URLError as error:
+            raise OSError(str(error.reason)) from error
+    try:
+        return hf_hub_download(repository, _SAFE)
+    except LocalEntryNotFoundError:
+        raise
+    except EntryNotFoundError:
+        return hf_hub_download(repository, _TORCH)
 
 
 @contextmanager
@@ -153,7 +189,7 @@ def _missing() -> Iterator[list[str]]:
 
 def _line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0][:120] if lines else type(error).__name__
+    return lines[0][:120].strip() if lines else type(error).__name__
 
 
 network = _ByName(_network)
