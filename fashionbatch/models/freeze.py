@@ -31,7 +31,7 @@ def block_names(
     modules = dict(backbone.named_modules())
     names: list[str] = []
     for pattern in patterns:
-        matching = [n for n in modules if n and matches(n, pattern)]
+        matching = [n for n in modules if n and _matches(n, pattern)]
         if not matching and not truncated:
             raise PluginError(f"no module of the backbone matches its block pattern {pattern!r}")
         names += [
@@ -41,7 +41,7 @@ def block_names(
     return sorted(names, key=order.index)
 
 
-def matches(name: str, pattern: str) -> bool:
+def _matches(name: str, pattern: str) -> bool:
     segments, wanted = name.split("."), pattern.split(".")
     return len(segments) == len(wanted) and all(
         fnmatch.fnmatchcase(s, w) for s, w in zip(segments, wanted, strict=True)

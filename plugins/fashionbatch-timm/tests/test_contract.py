@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import fashionbatch
 import pytest
 import torch
@@ -51,6 +53,14 @@ MORE = (
 def test_backbones(name: str) -> None:
     check_backbone(SPECS[name])
     check_map(SPECS[name])
+
+
+def test_map_of_a_class_token() -> None:
+    """Behind the last attention the map counts for nothing: its layer stands in front of that."""
+    spec = SPECS["deit_tiny_distilled_patch16_224"]
+    check_map(spec)
+    with pytest.raises(AssertionError, match="0% of its map counts"):
+        check_map(dataclasses.replace(spec, cam_layer="norm"))
 
 
 @pytest.mark.slow

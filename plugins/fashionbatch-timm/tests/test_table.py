@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from fashionbatch.models import freeze
 from torch import nn
 
 from fashionbatch_timm import generate, plugin, structure
@@ -88,6 +89,16 @@ def test_patterns_match_what_they_stand_for() -> None:
     assert found == ["s?.b?", "s?.b??"] or found == ["s*.b*"]
     matching = {n for n in known if any(structure.matches(n, each) for each in found)}
     assert matching == {"s1.b1", "s1.b12"}
+
+
+@pytest.mark.parametrize(
+    "name", ["legacy_seresnet18", "regnetx_002", "swin_tiny_patch4_window7_224"]
+)
+def test_patterns_lead_to_the_blocks_that_were_read(name: str) -> None:
+    found = structure.read(name, 224)
+    with torch.device("meta"):
+        network = timm.create_model(name, num_classes=0)
+    assert freeze.block_names(network, found.patterns) == list(found.blocks)
 
 
 def test_networks_without_a_map_or_blocks_are_unfit(monkeypatch: pytest.MonkeyPatch) -> None:

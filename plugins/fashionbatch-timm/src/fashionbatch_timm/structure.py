@@ -14,7 +14,6 @@ from typing import Any
 import timm
 import timm.models
 import torch
-from fashionbatch.models.freeze import matches
 from fashionbatch.specs import MapLayout
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -274,6 +273,12 @@ def patterns(names: Sequence[str], known: Sequence[str]) -> list[str]:
         narrow = re.sub(r"\d+(?=\.|$)", lambda digits: "?" * len(digits.group()), name)
         found[next((each for each in (wide, narrow) if fits(each)), name)] = None
     return list(found)
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a name of a module fits; ``*`` and ``?`` stand within one dotted segment."""
+    within = re.escape(pattern).replace(r"\*", r"[^.]*").replace(r"\?", r"[^.]")
+    return re.fullmatch(within, name) is not None
 
 
 def _last_map(network: nn.Module, seen: _Seen, side: int) -> tuple[str, MapLayout]:
