@@ -109,12 +109,12 @@ def show(name: str, json: Json = False) -> None:
         ["provider", f"{about['provider']} {about['version']}"],
         ["weights", ", ".join([*about["weights"], "none"])],
         ["input", preparation(about["preprocessing"])],
-        *([f"input of {name}", preparation(given)] for name, given in about["inputs"].items()),
         ["head", _words(spec.head)],
         ["parameters, without head", f"{about['backbone_parameters']:,}"],
         ["batch-norm statistics", f"{statistics:,}"],
         ["blocks", f"{len(blocks)}, {blocks[0]} to {blocks[-1]}"],
     ]
+    about_it += [[f"input of {each}", preparation(i)] for each, i in about["inputs"].items()]
     show_table(f"{name}: {spec.summary}", ["what", "value"], about_it)
     print()
     every = about["backbone_parameters"]
