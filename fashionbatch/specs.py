@@ -162,7 +162,9 @@ class BackboneSpec(Spec):
         head: the head it gets unless the user asks for another.
         weights: from the name of a weight set (``"imagenet"``) to ``"package.module:attribute"``
             or a callable, which returns a ``state_dict`` for the factory's module or raises
-            ``fashionbatch.errors.ModelError`` naming the file to fetch.
+            ``fashionbatch.errors.ModelError`` naming the file to fetch. The first is the default.
+        inputs: by the name of a weight set, what it was trained with where that is not
+            ``preprocessing``.
         parameters: how many, in millions, as published; 0 where it is not stated.
         shown_layers: names of modules that ``explain activations`` shows unless the user names
             others; without any, four of the blocks and ``cam_layer``.
@@ -174,6 +176,7 @@ class BackboneSpec(Spec):
     cam_layout: MapLayout = "NCHW"
     head: HeadSpec = HeadSpec()
     weights: Mapping[str, Factory] = field(default_factory=dict)
+    inputs: Mapping[str, Preprocessing] = field(default_factory=dict)
     parameters: float = 0.0
     shown_layers: tuple[str, ...] = ()
 
@@ -186,6 +189,16 @@ class BackboneSpec(Spec):
                 f"BackboneSpec({self.name!r}).cam_layout is one of {', '.join(MAP_LAYOUTS)}, "
                 f"not {self.cam_layout!r}"
             )
+        unknown = [name for name in self.inputs if name not in self.weights]
+        if unknown:
+            raise ValueError(
+                f"BackboneSpec({self.name!r}).inputs names {unknown[0]!r}, which is none of its "
+                "weights"
+            )
+
+    def input_of(self, weights: str) -> Preprocessing:
+        """What a weight set was trained with; for ``none`` and files, ``preprocessing``."""
+        return self.inputs.get(weights, self.preprocessing)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import collections
+import fnmatch
+from typing import Annotated, Any
 
 import typer
 
@@ -13,10 +15,23 @@ from fashionbatch.specs import HeadSpec
 
 app = typer.Typer(invoke_without_command=True)
 
+#: a package with more networks than that is one line, unless names are asked for
+_MANY = 200
+#: weight sets that a row has room for
+_SETS = 3
+
 
 @app.callback()
-def backbones(context: typer.Context, json: Json = False) -> None:
+def backbones(
+    context: typer.Context,
+    match: Annotated[
+        str | None, typer.Option(help="Those with such a name only; * stands for any letters.")
+    ] = None,
+    json: Json = False,
+) -> None:
     """List the networks there are, or show one.
+
+    Example: fashionbatch backbones --match "*resnet50*"
 
     Example: fashionbatch backbones show resnet50
     """
@@ -25,24 +40,37 @@ def backbones(context: typer.Context, json: Json = False) -> None:
     from fashionbatch import registry
 
     warn_of_broken_plugins()
-    rows = [_row(c) for c in registry.components("backbone")]
+    rows = [
+        _row(c)
+        for c in registry.components("backbone")
+        if match is None or fnmatch.fnmatchcase(c.spec.name, match)
+    ]
     if json:
         show_json(rows)
         return
+    counts = collections.Counter((r["provider"], r["version"]) for r in rows)
+    many = {which for which, count in counts.items() if count > _MANY and match is None}
+    shown = [r for r in rows if (r["provider"], r["version"]) not in many]
     show_table(
-        f"{len(rows)} backbones",
+        f"{len(shown)} backbones",
         ["name", "input", "parameters", "weights", "provider"],
         [
             [
                 r["name"],
                 f"{r['size']} px",
                 f"{r['parameters']} M" if r["parameters"] else "",
-                ", ".join([*r["weights"], "none"]),
+                _few([*r["weights"], "none"]),
                 f"{r['provider']} {r['version']}",
             ]
-            for r in rows
+            for r in shown
         ],
     )
+    for provider, version in sorted(many):
+        names = sorted(r["name"] for r in rows if r["provider"] == provider)
+        print(
+            f"and {len(names):,} of {provider} {version}, {names[0]} to {names[-1]}: "
+            f'--match "*part of a name*" lists them'
+        )
 
 
 @app.command("show")
@@ -68,6 +96,7 @@ def show(name: str, json: Json = False) -> None:
         **_row(component),
         "summary": spec.summary,
         "preprocessing": spec.preprocessing.to_json(),
+        "inputs": {weights: given.to_json() for weights, given in spec.inputs.items()},
         "batch_norm_statistics": statistics,
         "backbone_parameters": sum(p.numel() for p in backbone.parameters()),
         "blocks": blocks,
@@ -85,6 +114,7 @@ def show(name: str, json: Json = False) -> None:
         ["batch-norm statistics", f"{statistics:,}"],
         ["blocks", f"{len(blocks)}, {blocks[0]} to {blocks[-1]}"],
     ]
+    about_it += [[f"input of {each}", preparation(i)] for each, i in about["inputs"].items()]
     show_table(f"{name}: {spec.summary}", ["what", "value"], about_it)
     print()
     every = about["backbone_parameters"]
@@ -104,6 +134,14 @@ def _words(head: HeadSpec) -> str:
     if head.dropout:
         layers.append(f"dropout {head.dropout:g}")
     return ", ".join([*layers, "one output per class"])
+
+
+def _few(names: list[str]) -> str:
+    """All names, or some and how many there are beside them; the last one in any case."""
+    *sets, last = names
+    if len(sets) <= _SETS + 1:
+        return ", ".join(names)
+    return ", ".join([*sets[:_SETS], f"{len(sets) - _SETS} more", last])
 
 
 def _row(component: Any) -> dict[str, Any]:

@@ -41,7 +41,11 @@ class TrainConfig(Selecting):
     backbone: str = option(
         "resnet50", "Network; `fashionbatch backbones` lists them.", "--backbone", "-m"
     )
-    weights: str = option("imagenet", "Weights to start from: imagenet, none, or a file.")
+    weights: str | None = option(
+        None,
+        "Weights to start from: a set of the backbone (`fashionbatch backbones` lists them), none, "
+        "or a file. [default: its first set]",
+    )
     task: str = option(
         "category",
         "What to learn: category, attributes (many of them at once), or both from one network.",

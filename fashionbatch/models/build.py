@@ -200,6 +200,20 @@ def build(
     return Classifier(backbone, made, preprocessing).eval()
 
 
+def default_weights(spec: BackboneSpec) -> str:
+    """The weight set that a backbone begins with where the user names none: its first.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if not spec.weights:
+        raise UsageError(
+            f"{spec.name!r} comes without weights: begin with random ones, --weights none, "
+            "or name a file"
+        )
+    return next(iter(spec.weights))
+
+
 def load_weights(backbone: nn.Module, spec: BackboneSpec, weights: str) -> str:
     """Fills a backbone.
 
@@ -228,11 +242,7 @@ def load_weights(backbone: nn.Module, spec: BackboneSpec, weights: str) -> str:
         if not path.is_file():
             if path.suffix or path.parent != Path():
                 raise UsageError(f"--weights {weights}: there is no such file")
-            if not spec.weights:
-                raise UsageError(
-                    f"{spec.name!r} comes without weights: begin with random ones, --weights none, "
-                    "or name a file"
-                )
+            default_weights(spec)  # says so where there are none
             raise UnknownNameError(
                 f"weight set of {spec.name!r}", weights, ["none", *spec.weights], "or name a file"
             )

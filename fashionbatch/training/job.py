@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,13 @@ from fashionbatch.config import TrainConfig
 from fashionbatch.errors import SourceError, UsageError
 from fashionbatch.models import device as devices
 from fashionbatch.models import freeze
-from fashionbatch.models.build import Classifier, build, find_backbone, load_weights
+from fashionbatch.models.build import (
+    Classifier,
+    build,
+    default_weights,
+    find_backbone,
+    load_weights,
+)
 from fashionbatch.models.cut import cut
 from fashionbatch.parse import parse_hidden, parse_unfreeze
 from fashionbatch.pipeline.batches import default_workers
@@ -176,12 +183,14 @@ def prepare(
         FashionbatchError: what cannot work, in one line.
     """
     component, spec = find_backbone(config.backbone)
+    weights = config.weights or default_weights(spec)
+    config = dataclasses.replace(config, weights=weights)
     selection = Selection(**config.selection())
     shards = open_shards(data).restricted(selection)
     group = group or Group()
     labels = Labels(shards, config.task.split(","))
     rows = _rows(shards, labels, selection, config)
-    preprocessing = spec.preprocessing
+    preprocessing = spec.input_of(weights)
     if config.img_size is not None:
         preprocessing = preprocessing.with_size(config.img_size)
     if config.crop_mode is not None:
@@ -216,9 +225,9 @@ def prepare(
         crossing = [each.shape for each in parts.crossing]
     regularizers = components.regularizers(config, model, crossing)
     # last, because a file may have to be fetched: everything else is known to work by now
-    origin = config.weights
-    if fetch or config.weights not in spec.weights:
-        origin = load_weights(model.backbone, spec, config.weights)
+    origin = weights
+    if fetch or weights not in spec.weights:
+        origin = load_weights(model.backbone, spec, weights)
     workers = default_workers(device.type) if config.workers is None else config.workers
     return Job(
         config=config,

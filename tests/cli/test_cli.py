@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 import torchvision
 from PIL import Image
 
-from fashionbatch import plugins
+from fashionbatch import plugins, registry
 from fashionbatch.cli import app
 from fashionbatch.cli.console import safe
 from fashionbatch.errors import UnknownNameError
@@ -108,8 +109,37 @@ def test_tables(cli):
     shown = json.loads(cli("backbones", "show", "small-resnet", "--json").out)
     assert shown["blocks"] == ["blocks.0", "blocks.1", "blocks.2"]
     assert cli("backbones", "show", "small-resnet").code == 0
+    found = cli("backbones", "--match", "*net50*").out
+    assert "resnet50" in found
+    assert "small-resnet" not in found
     assert "builtin" in cli("plugins", "list").out
     assert "grad-cam" in cli("plugins", "show", "builtin").out
+
+
+def test_a_package_with_many_backbones_is_one_line(cli, monkeypatch):
+    """Unless names are asked for; programs get all."""
+    (small,) = (c for c in registry.components("backbone") if c.spec.name == "small-resnet")
+    many = [
+        dataclasses.replace(
+            small,
+            spec=dataclasses.replace(
+                small.spec, name=f"many-{n:03}", weights=dict.fromkeys("abcdef", "m:f")
+            ),
+            provider="a-package",
+        )
+        for n in range(201)
+    ]
+    monkeypatch.setattr(registry, "components", lambda kind: [*many, small])
+    told = cli("backbones").out
+    assert "small-resnet" in told
+    assert "and 201 of a-package" in told
+    assert "many-000 to many-200" in told
+    assert "many-001" not in told
+    told = cli("backbones", "--match", "many-00*").out
+    assert "many-001" in told
+    assert "many-011" not in told
+    assert "a, b, c, 3 more, none" in told
+    assert len(json.loads(cli("backbones", "--json").out)) == 202
 
 
 @pytest.fixture
