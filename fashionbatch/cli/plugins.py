@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shlex
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fashionbatch.cli.console import safe, say, show_json, show_table
 from fashionbatch.cli.options import Json
-from fashionbatch.errors import UnknownNameError
+from fashionbatch.errors import UnknownNameError, UsageError
 
-app = typer.Typer(help="List, show and check the installed plugins.", no_args_is_help=True)
+app = typer.Typer(help="List, show, check, switch and write plugins.", no_args_is_help=True)
 
 
 def _about(plugin: Any) -> dict[str, Any]:
@@ -76,6 +79,48 @@ def show(name: str, json: Json = False) -> None:
     )
     for line in plugin.traceback.splitlines():
         typer.echo(safe(line))
+
+
+@app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(help="Of the plugin; the package is fashionbatch-NAME.")],
+    kind: Annotated[
+        str, typer.Option(help="Kinds of components, comma-separated, or all; one of each.")
+    ] = "backbone,optimizer,visualizer",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to write. [default: fashionbatch-NAME]"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write a package with small components that work, to be made your own.
+
+    Example: fashionbatch plugins new colours --kind optimizer,visualizer
+    """
+    from fashionbatch.plugins import KINDS, discover
+    from fashionbatch.scaffold import create
+
+    for plugin in discover():
+        if plugin.name == name:
+            raise UsageError(
+                f"the plugin {name!r} of {plugin.label} is installed: choose another name"
+            )
+    named = list(KINDS) if kind == "all" else [part.strip() for part in kind.split(",")]
+    kinds = list(dict.fromkeys(filter(None, named)))
+    folder = create(name, kinds, output)
+    if json:
+        show_json({"name": name, "folder": str(folder), "kinds": kinds})
+        return
+    say(f"{folder} has a component of each kind: {', '.join(kinds)}. Install, check, test:")
+    # pip would take a bare name for a package of the index
+    quoted = shlex.quote(str(folder) if folder.is_absolute() else f"./{folder}")
+    pip = "pip" if importlib.util.find_spec("pip") else "uv pip"
+    for command in (
+        f"{pip} install -e {quoted}",
+        f"fashionbatch plugins check {name}",
+        f"pytest {quoted}",
+    ):
+        typer.echo(safe(command))
 
 
 @app.command("disable")
