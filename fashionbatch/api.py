@@ -62,10 +62,11 @@ def shard(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[s
     """
     config = make(ShardConfig, _with_paths(options, "output", "root", "class_names"))
     path = Path(source)
+    from fashionbatch import registry
     from fashionbatch.pipeline.ingest import Ingest
     from fashionbatch.shards import write
     from fashionbatch.shards.select import Selection
-    from fashionbatch.sources import open_source
+    from fashionbatch.sources import find_source
 
     ingest = Ingest(
         check=config.check,
@@ -85,9 +86,10 @@ def shard(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[s
             f"{output} lies inside {path}, and would be packed too the next time: choose an output "
             "outside with -o"
         )
+    component = find_source(path, source_name)
     manifest = write.write(
         write.Job(
-            source=open_source(path, source_name, **source_options),
+            source=registry.create(component, path, **source_options),
             output=output.resolve() if output.is_symlink() else output,
             prepare=ingest,
             selection=Selection(**config.selection()),
@@ -102,7 +104,12 @@ def shard(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[s
             workers=config.workers or os.cpu_count() or 1,
             replace=config.exist_ok,
             append=config.append,
-            about={"name": name, "options": config.chosen(), "pixels": ingest.pixels},
+            about={
+                "name": name,
+                "component": component.provenance,
+                "options": config.chosen(),
+                "pixels": ingest.pixels,
+            },
             settings={**ingest.settings, "source": [source_name, repr(source_options)]},
         ),
         tell,
@@ -318,6 +325,7 @@ def explain(
         run,
         config,
         tell,
+        provider=f"{component.provider} {component.version}",
         all_rows=component.spec.needs_images,
     )
 
@@ -463,7 +471,8 @@ def report(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[
     from fashionbatch.store.reader import open_predictions
 
     name, settings = parse_choice(config.heatmap)
-    visualizer = registry.create(registry.find("visualizer", name), **settings)
+    component = registry.find("visualizer", name)
+    visualizer = registry.create(component, **settings)
     with open_predictions(path) as opened:
         sha256 = str(opened.model.get("sha256"))
     if run is None:
@@ -474,7 +483,8 @@ def report(source: str | Path, *, tell: Tell = _silent, **options: Any) -> dict[
                 raise
     stem = run.name if run is not None and path.parent == run else path.stem
     output = config.output or folders.REPORTS / f"{stem}.html"
-    return reporting.report(path, config, output, run, visualizer, tell)
+    drawn_by = component.provenance
+    return reporting.report(path, config, output, run, visualizer, tell, drawn_by=drawn_by)
 
 
 def _predicted(run: Path, config: ReportConfig, tell: Tell) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from fashionbatch.cli.console import show_json, show_table, warn_of_broken_plugins
+from fashionbatch.cli.console import show_json, show_table, warn_of_plugins
 from fashionbatch.cli.options import Json
 from fashionbatch.cli.values import preparation
 from fashionbatch.specs import HeadSpec
@@ -24,7 +24,7 @@ def backbones(context: typer.Context, json: Json = False) -> None:
         return
     from fashionbatch import registry
 
-    warn_of_broken_plugins()
+    warn_of_plugins()
     rows = [_row(c) for c in registry.components("backbone")]
     if json:
         show_json(rows)

@@ -27,6 +27,7 @@ def _about(plugin: Any) -> dict[str, Any]:
         "status": plugin.status,
         "error": plugin.error,
         "disabled": plugin.disabled,
+        "deprecated": list(plugin.deprecated),
         "components": components,
     }
 
@@ -53,7 +54,12 @@ def list_plugins(json: Json = False) -> None:
                 p["status"],
                 p["error"]
                 or p["disabled"]
-                or ", ".join(f"{len(n)} {k}s" for k, n in p["components"].items()),
+                or "; ".join(
+                    [
+                        ", ".join(f"{len(n)} {k}s" for k, n in p["components"].items()),
+                        *p["deprecated"],
+                    ]
+                ),
             ]
             for p in found
         ],
@@ -163,6 +169,7 @@ def check(name: Annotated[str | None, typer.Argument()] = None, json: Json = Fal
     for plugin in chosen:
         for kind, spec in plugin.components:
             checked += 1
+            problems += _shadows(plugin, kind, spec)
             factories = [spec.factory, *getattr(spec, "weights", {}).values()]
             for factory in [*factories, *filter(None, [getattr(spec, "detect", None)])]:
                 try:
@@ -180,6 +187,21 @@ def check(name: Annotated[str | None, typer.Argument()] = None, json: Json = Fal
         typer.echo(f"{len(chosen)} plugins, {checked} components, {len(problems)} problems")
     if problems:
         raise typer.Exit(1)
+
+
+def _shadows(plugin: Any, kind: str, spec: Any) -> list[dict[str, str]]:
+    """Whether its name leads to another package's component."""
+    from fashionbatch import registry
+
+    found = [c for c in registry.components(kind) if c.spec.name == spec.name]
+    others = [f"{c.provider} {c.version}" for c in found if c.provider != plugin.distribution]
+    if not others:
+        return []
+    problem = (
+        f"{kind} {spec.name}: {' and '.join(others)} has one of that name, too: "
+        f"it is typed {plugin.distribution}:{spec.name}"
+    )
+    return [{"plugin": plugin.name, "problem": problem}]
 
 
 def _find(name: str) -> Any:
