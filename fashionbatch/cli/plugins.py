@@ -83,7 +83,7 @@ def show(name: str, json: Json = False) -> None:
         ["kind", "name", "summary"],
         [[kind, spec.name, spec.summary] for kind, spec in plugin.components],
     )
-    for line in plugin.traceback.splitlines():
+    for line in (*plugin.deprecated, *plugin.traceback.splitlines()):
         typer.echo(safe(line))
 
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.benchmarks import startup
+
 SAMPLE = Path(__file__).parents[2] / "shards" / "fashion-mnist"
 
 HOOK = """
@@ -188,3 +190,26 @@ def test_help_imports_none(site: Path) -> None:
         path.unlink()
     typed(site, "--help")
     assert list((site / "imported").iterdir()) == []
+
+
+def test_twenty_plugins_cost_no_heavy_import(tmp_path: Path) -> None:
+    """Help names their commands, and neither it nor a list imports torch or numpy."""
+    startup.install(tmp_path)
+    code = (
+        "import sys\n"
+        "from fashionbatch.cli import app\n"
+        "try:\n    app.main(sys.argv[1:])\n"
+        "finally:\n"
+        "    heavy = {'torch', 'torchvision', 'numpy', 'h5py', 'matplotlib', 'PIL', 'webdataset'}\n"
+        "    assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "    small = [name for name in sys.modules if name.startswith('small_')]\n"
+        "    print('imported', len(small))\n"
+    )
+    for arguments, imported in ((["--help"], 0), (["plugins", "list"], startup.COUNT)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("small-") >= startup.COUNT
+        assert done.stdout.splitlines()[-1] == f"imported {imported}"
