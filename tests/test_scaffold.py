@@ -78,7 +78,10 @@ def test_works_at_once(tmp_path: Path) -> None:
     folder = tmp_path / "fashionbatch-my-own"
     lines = written.stdout.splitlines()
     assert lines[0].endswith("pip install -e ./fashionbatch-my-own")
-    assert lines[1:] == ["fashionbatch plugins check my-own", "pytest ./fashionbatch-my-own"]
+    assert lines[1:] == [
+        "fashionbatch plugins check my-own",
+        "python -m pytest ./fashionbatch-my-own",
+    ]
     ran(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", "..", cwd=folder)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -104,12 +107,12 @@ def test_installs_with_pip(tmp_path: Path) -> None:
     fashionbatch = [python, "-m", "fashionbatch", "plugins"]
     written = ran(*fashionbatch, "new", "mine", cwd=tmp_path)
     install, check, test = (line.split() for line in written.stdout.splitlines())
-    assert install[:2] == ["pip", "install"]
+    assert install[:2] == ["pip", "install"] and test[:2] == ["python", "-m"]
     # what it needs is there: the index is not asked
     ran(python, "-m", *install, "--no-build-isolation", "--no-deps", cwd=tmp_path)
     told = ran(python, "-m", *check, cwd=tmp_path).stdout
-    assert "1 plugins, 3 components, 0 problems" in told
-    assert "failed" not in ran(python, "-m", *test, "-q", cwd=tmp_path).stdout
+    assert "1 plugin, 3 components, 0 problems" in told
+    assert "failed" not in ran(python, *test[1:], "-q", cwd=tmp_path).stdout
     shutil.rmtree(environment)
 
 

@@ -11,7 +11,7 @@ import typer
 
 from fashionbatch.cli.console import safe, say, show_json, show_table
 from fashionbatch.cli.options import Json
-from fashionbatch.errors import UnknownNameError, UsageError
+from fashionbatch.errors import UnknownNameError, UsageError, counted
 
 app = typer.Typer(help="List, show, check, switch and write plugins.", no_args_is_help=True)
 
@@ -124,7 +124,7 @@ def new(
     for command in (
         f"{pip} install -e {quoted}",
         f"fashionbatch plugins check {name}",
-        f"pytest {quoted}",
+        f"python -m pytest {quoted}",
     ):
         typer.echo(safe(command))
 
@@ -184,7 +184,8 @@ def check(name: Annotated[str | None, typer.Argument()] = None, json: Json = Fal
     else:
         for problem in problems:
             typer.echo(safe(f"{problem['plugin']}: {problem['problem']}"))
-        typer.echo(f"{len(chosen)} plugins, {checked} components, {len(problems)} problems")
+        totals = ((len(chosen), "plugin"), (checked, "component"), (len(problems), "problem"))
+        typer.echo(", ".join(counted(number, one) for number, one in totals))
     if problems:
         raise typer.Exit(1)
 
