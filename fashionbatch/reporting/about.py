@@ -81,10 +81,9 @@ def history(run: Path | None, card: ModelCard | None) -> dict[str, Any] | None:
 
 
 def versioned(component: Mapping[str, Any]) -> str:
-    """Such as ``resnet50 of fashionbatch 0.1.0``; empty of nothing."""
-    if not component:
-        return ""
-    return f"{component['name']} of {component['provider']} {component['version']}"
+    """Such as ``resnet50 of fashionbatch 0.1.0``; what is not known is left out."""
+    package = " ".join(str(component[k]) for k in ("provider", "version") if component.get(k))
+    return " of ".join(filter(None, (component.get("name"), package)))
 
 
 def _input(preprocessing: dict[str, Any]) -> str:
