@@ -4,6 +4,13 @@ A plugin is a module (or object) registered in the entry-point group ``fashionba
 any of these hooks with ``@fashionbatch.hookimpl`` and yields frozen specs. Hooks take no arguments,
 are called once per process, and must not import torch: name the factory by string instead.
 
+Each hook says since which version it is there. One that is going to be removed keeps working for at
+least one minor version, marked with what to do instead::
+
+    @hookspec(warn_on_impl=DeprecationWarning("fashionbatch_x() is removed in 0.3: implement ..."))
+
+Whoever implements it is told, once, with the name and version of the package.
+
 Example, a whole plugin::
 
     import fashionbatch
@@ -41,6 +48,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 def fashionbatch_backbones() -> Iterable[BackboneSpec]:  # type: ignore[empty-body]  # a hookspec has no body
     """Networks without their classifier, for ``--backbone``.
 
+    .. versionadded:: 0.1
+
     Example::
 
         yield BackboneSpec(
@@ -55,6 +64,8 @@ def fashionbatch_backbones() -> Iterable[BackboneSpec]:  # type: ignore[empty-bo
 def fashionbatch_optimizers() -> Iterable[OptimizerSpec]:  # type: ignore[empty-body]  # a hookspec has no body
     """Optimizers, for ``--opt``.
 
+    .. versionadded:: 0.1
+
     Example::
 
         yield OptimizerSpec(name="adam", factory="torch.optim:Adam", summary="Adam")
@@ -64,6 +75,8 @@ def fashionbatch_optimizers() -> Iterable[OptimizerSpec]:  # type: ignore[empty-
 @hookspec
 def fashionbatch_regularizers() -> Iterable[RegularizerSpec]:  # type: ignore[empty-body]  # a hookspec has no body
     """Regularizers, for ``--regularizer NAME[:k=v,...]``.
+
+    .. versionadded:: 0.1
 
     Example::
 
@@ -75,6 +88,8 @@ def fashionbatch_regularizers() -> Iterable[RegularizerSpec]:  # type: ignore[em
 def fashionbatch_schedules() -> Iterable[ScheduleSpec]:  # type: ignore[empty-body]  # a hookspec has no body
     """Learning-rate schedules, for ``--sched NAME[:k=v,...]``.
 
+    .. versionadded:: 0.1
+
     Example::
 
         yield ScheduleSpec(name="linear", factory="my_package:linear", summary="down to zero")
@@ -84,6 +99,8 @@ def fashionbatch_schedules() -> Iterable[ScheduleSpec]:  # type: ignore[empty-bo
 @hookspec
 def fashionbatch_loggers() -> Iterable[LoggerSpec]:  # type: ignore[empty-body]  # a hookspec has no body
     """Loggers, for ``--logger NAME[:k=v,...]``.
+
+    .. versionadded:: 0.1
 
     Example::
 
@@ -95,6 +112,8 @@ def fashionbatch_loggers() -> Iterable[LoggerSpec]:  # type: ignore[empty-body] 
 def fashionbatch_visualizers() -> Iterable[VisualizerSpec]:  # type: ignore[empty-body]  # a hookspec has no body
     """Visualizers, for ``fashionbatch explain NAME``.
 
+    .. versionadded:: 0.1
+
     Example::
 
         yield VisualizerSpec(name="saliency", factory="my_package:Saliency", summary="|∂y/∂x|")
@@ -104,6 +123,8 @@ def fashionbatch_visualizers() -> Iterable[VisualizerSpec]:  # type: ignore[empt
 @hookspec
 def fashionbatch_sources() -> Iterable[SourceSpec]:  # type: ignore[empty-body]  # a hookspec has no body
     """Kinds of catalogues, for ``fashionbatch shard``.
+
+    .. versionadded:: 0.1
 
     Example::
 
@@ -117,6 +138,8 @@ def fashionbatch_sources() -> Iterable[SourceSpec]:  # type: ignore[empty-body] 
 @hookspec
 def fashionbatch_engines() -> Iterable[EngineSpec]:  # type: ignore[empty-body]  # a hookspec has no body
     """Engines that run a network, for ``--engine NAME[:k=v,...]``.
+
+    .. versionadded:: 0.1
 
     Example::
 

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import traceback
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
@@ -25,7 +27,7 @@ from typing import Any
 
 import pluggy
 
-from fashionbatch import hookspecs, switches
+from fashionbatch import __version__, hookspecs, switches
 from fashionbatch.errors import PluginError, UnknownNameError, UsageError
 from fashionbatch.specs import (
     BackboneSpec,
@@ -69,6 +71,7 @@ class Plugin:
         error: why it is broken, one line.
         disabled: why it was not loaded, one line.
         traceback: the same in full.
+        deprecated: what it uses that is going to be removed, and what to do; a line each.
         components: ``(kind, spec)`` pairs; empty unless it is ok.
     """
 
@@ -80,6 +83,7 @@ class Plugin:
     error: str = ""
     disabled: str = ""
     traceback: str = ""
+    deprecated: tuple[str, ...] = ()
     components: tuple[tuple[str, Spec], ...] = ()
 
     @property
@@ -92,6 +96,8 @@ class Plugin:
 def discover() -> tuple[Plugin, ...]:
     """All installed plugins, the built-in one first, then by name; loaded once per process.
 
+    Warns (``DeprecationWarning``) of each that uses what is going to be removed.
+
     Raises:
         PluginError: with ``FASHIONBATCH_STRICT=1``, when one is broken.
     """
@@ -99,6 +105,11 @@ def discover() -> tuple[Plugin, ...]:
         _load(entry, disabled="" if entry.value == BUILTIN else switches.reason(entry.name))
         for entry in _entries(GROUP)
     ]
+    for plugin in found:
+        for text in plugin.deprecated:
+            warnings.warn(
+                f"plugin {plugin.name!r} ({plugin.label}): {text}", DeprecationWarning, stacklevel=2
+            )
     if os.environ.get("FASHIONBATCH_STRICT") == "1":
         for plugin in found:
             if plugin.status == "broken":
@@ -180,22 +191,42 @@ def _load(entry: metadata.EntryPoint, *, disabled: str) -> Plugin:
     if disabled:
         return Plugin(**about, status="disabled", disabled=disabled)
     try:
-        return Plugin(**about, components=tuple(_components(entry.load())))
+        manager, deprecated = _managed(entry.load())
+        return Plugin(**about, deprecated=deprecated, components=tuple(_components(manager)))
     except (Exception, SystemExit) as error:  # whatever a stranger's module does on import
-        kind = type(error).__name__
-        reason = " ".join(str(error).split()) or "no message"
         return Plugin(
-            **about, status="broken", error=f"{kind}: {reason}", traceback=traceback.format_exc()
+            **about, status="broken", error=_cause(error), traceback=traceback.format_exc()
         )
 
 
-def _components(plugin: object) -> Iterable[tuple[str, Spec]]:
-    """Calls the hooks that ``plugin`` implements; raises whatever is wrong with it."""
+#: what a plugin meets that was written for a later version than this one
+_NEWER = re.compile(
+    r"(\w*Spec|Preprocessing)\.__init__\(\) got an unexpected keyword argument"
+    r"|^unknown hook |^module 'fashionbatch' has no attribute "
+)
+
+
+def _cause(error: BaseException) -> str:
+    """In one line."""
+    reason = " ".join(str(error).split()) or "no message"
+    newer = f"; misspelled, or of a newer fashionbatch than {__version__}"
+    return f"{type(error).__name__}: {reason}{newer if _NEWER.search(reason) else ''}"
+
+
+def _managed(plugin: object) -> tuple[pluggy.PluginManager, tuple[str, ...]]:
+    """A manager of this plugin alone, and which hooks it implements that will be removed."""
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    manager.register(plugin)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        manager.register(plugin)
     manager.check_pending()
     _refuse_unmarked(plugin)
+    return manager, tuple(str(warning.message) for warning in told)
+
+
+def _components(manager: pluggy.PluginManager) -> Iterable[tuple[str, Spec]]:
+    """Calls the hooks that a plugin implements; raises whatever is wrong with them."""
     seen: set[tuple[str, str]] = set()
     for kind, (hook, spec_type) in KINDS.items():
         for specs in getattr(manager.hook, hook)():

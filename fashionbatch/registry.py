@@ -48,20 +48,26 @@ def components(kind: str) -> list[Component]:
 def find(kind: str, name: str) -> Component:
     """The component called ``name``, or ``provider:name`` where two providers share a name.
 
+    A built-in goes before another package's of the same name, so that installing a package changes
+    nothing that was there before.
+
     Raises:
         UnknownNameError: there is none; names the nearest, and the broken plugins if any.
-        UsageError: several providers have one of that name.
+        UsageError: several other packages have one of that name.
     """
     provider, _, bare = name.rpartition(":")
     known = components(kind)
     matches = [c for c in known if c.spec.name == bare and provider in ("", c.provider)]
-    if len(matches) == 1:
-        return matches[0]
+    own = [c for c in matches if c.provider == plugins.GROUP]
+    if len(own or matches) == 1:
+        return (own or matches)[0]
     if matches:
         choices = " or ".join(f"{c.provider}:{bare}" for c in matches)
         raise UsageError(f"several packages provide the {kind} {bare!r}: write {choices}")
     broken = [p for p in plugins.discover() if p.status == "broken"]
     hint = "; ".join(f"plugin {p.name} of {p.label} is broken: {p.error}" for p in broken)
+    if provider and not any(p.distribution == provider for p in plugins.discover()):
+        hint = f"the package {provider} is not installed: pip install {provider}"
     if not hint and kind == "backbone":
         hint = "`fashionbatch backbones` lists them"
     raise UnknownNameError(kind, name, [c.spec.name for c in known], hint)

@@ -4,6 +4,9 @@ A spec is a name, a factory and what its kind needs. The factory is a callable o
 import string ``"package.module:attribute"`` that is resolved when the component is used: listing
 every installed component imports none of them. Nothing here imports torch.
 
+A field that is added later has a default, so that specs of older plugins stay as they are; each
+says since which version it is there.
+
 Signatures of the factories:
 
 ==================  ============================================================================
@@ -19,6 +22,7 @@ schedule            ``factory(epochs, **options)`` → ``f(epoch: float) -> floa
 visualizer          ``factory(**options)`` → :class:`fashionbatch.Visualizer`
 logger              ``factory(folder, **options)`` → :class:`fashionbatch.Logger`
 source              ``factory(path, **options)`` → :class:`fashionbatch.Source`
+engine              ``factory(job, **options)`` → :class:`fashionbatch.Engine`
 ==================  ============================================================================
 """
 
@@ -52,12 +56,24 @@ class Preprocessing:
 
     Attributes:
         size: height and width of the input, in pixels.
+
+            .. versionadded:: 0.1
         resize: length of the shorter side before the centre crop, in pixels (``center`` only).
+
+            .. versionadded:: 0.1
         crop_mode: ``center`` keeps the aspect and cuts a centred square; ``squash`` stretches;
             ``letterbox`` keeps all of it, on black.
+
+            .. versionadded:: 0.1
         interpolation: filter of the resize; antialiased.
+
+            .. versionadded:: 0.1
         mean: per channel, on the scale 0..1.
+
+            .. versionadded:: 0.1
         std: per channel, on the scale 0..1.
+
+            .. versionadded:: 0.1
     """
 
     size: int = 224
@@ -97,7 +113,11 @@ class HeadSpec:
 
     Attributes:
         hidden: width of each dense layer before the last; empty for a linear head.
+
+            .. versionadded:: 0.1
         dropout: probability, in front of the last layer.
+
+            .. versionadded:: 0.1
     """
 
     hidden: tuple[int, ...] = ()
@@ -116,10 +136,18 @@ class Spec:
 
     Attributes:
         name: lower case letters, digits, ``.``, ``_`` and ``-``; what the user types.
+
+            .. versionadded:: 0.1
         factory: a callable or ``"package.module:attribute"``; see the module's table.
+
+            .. versionadded:: 0.1
         summary: one line for ``fashionbatch plugins show``.
+
+            .. versionadded:: 0.1
         requires: what to install when the factory cannot be imported, such as
             ``"pip install fashionbatch-timm"``.
+
+            .. versionadded:: 0.1
     """
 
     name: str
@@ -150,24 +178,42 @@ class BackboneSpec(Spec):
 
     Attributes:
         preprocessing: what its weights were trained with.
+
+            .. versionadded:: 0.1
         blocks: patterns of module names from input to output, such as ``("layer1.*",)``; ``*`` and
             ``?`` match within one dotted segment. Each matched module that has parameters is one
             block of ``--unfreeze blocks:N``, counted from the output.
+
+            .. versionadded:: 0.1
         cam_layer: the module whose output is the last spatial map that the answer depends on
             (Grad-CAM). Behind a transformer's last block only the class token may count: name a
             layer in front of its attention then.
+
+            .. versionadded:: 0.1
         cam_layout: how that output lies: ``NCHW`` is ``[N, C, h, w]``; ``NHWC`` is
             ``[N, h, w, C]``, as in Swin; ``tokens`` is ``[N, T, C]``, as in ViT, those of the
             square map last, row by row, behind a class token or others.
+
+            .. versionadded:: 0.1
         head: the head it gets unless the user asks for another.
+
+            .. versionadded:: 0.1
         weights: from the name of a weight set (``"imagenet"``) to ``"package.module:attribute"``
             or a callable, which returns a ``state_dict`` for the factory's module or raises
             ``fashionbatch.errors.ModelError`` naming the file to fetch. The first is the default.
+
+            .. versionadded:: 0.1
         inputs: by the name of a weight set, what it was trained with where that is not
             ``preprocessing``.
+
+            .. versionadded:: 0.1
         parameters: how many, in millions, as published; 0 where it is not stated.
+
+            .. versionadded:: 0.1
         shown_layers: names of modules that ``explain activations`` shows unless the user names
             others; without any, four of the blocks and ``cam_layer``.
+
+            .. versionadded:: 0.1
     """
 
     preprocessing: Preprocessing
@@ -211,6 +257,8 @@ class OptimizerSpec(Spec):
     Attributes:
         options: which of the common options ``momentum`` and ``weight_decay`` the factory takes;
             others are passed as the user gives them with ``--opt-kwargs``.
+
+            .. versionadded:: 0.1
     """
 
     options: tuple[str, ...] = ("weight_decay",)
@@ -238,8 +286,12 @@ class VisualizerSpec(Spec):
     Attributes:
         needs_images: whether images must be named; one that does not is called with none of them
             where the user names none.
+
+            .. versionadded:: 0.1
         needs_predictions: whether a prediction file must be named, see
             :attr:`fashionbatch.Explained.predictions`.
+
+            .. versionadded:: 0.1
     """
 
     needs_images: bool = True
@@ -252,11 +304,21 @@ class EngineSpec(Spec):
 
     Attributes:
         devices: types of torch devices that it runs on.
+
+            .. versionadded:: 0.1
         missing: a callable or import string, ``missing(device: str) -> str | None``: why the engine
             cannot run on this machine, in a few words, or ``None``. Must be quick.
+
+            .. versionadded:: 0.1
         preparation: seconds that it takes before the first batch, as a rule: what ``--engine auto``
             weighs against the time that the engine saves.
+
+            .. versionadded:: 0.1
         automatic: whether ``--engine auto`` may take it; one that is not is taken by its name only.
+
+            .. versionadded:: 0.1
+
+            .. versionadded:: 0.1
     """
 
     devices: tuple[str, ...] = ("cpu", "cuda")
@@ -272,7 +334,11 @@ class SourceSpec(Spec):
     Attributes:
         detect: a callable or import string, ``detect(path: pathlib.Path) -> bool``: can this
             source read what lies at the path? Asked without ``--source``; must be quick.
+
+            .. versionadded:: 0.1
         generic: it reads anything of this shape, and gives way to sources that recognize more.
+
+            .. versionadded:: 0.1
     """
 
     detect: Factory

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import tomllib
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +16,9 @@ from PIL import Image
 from torch import nn
 
 import fashionbatch
-from fashionbatch import plugins, registry, testing
+from fashionbatch import hookspecs, plugins, registry, scaffold, specs, testing
 from fashionbatch.models.build import build, find_backbone
+from fashionbatch.testing import fixtures
 from fashionbatch.training import checkpoint
 from fashionbatch.training.distributed import Group
 from fashionbatch.training.step import Forward, Stepper
@@ -23,8 +27,15 @@ from fashionbatch.training.task import TrainingBatch
 from tests.training.components import model, regularizer, schedule
 
 GUIDE = (Path(__file__).parents[1] / "plugins" / "README.md").read_text(encoding="utf-8")
-BLOCKS = dict(re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```$", GUIDE, re.M | re.S))
+#: the pieces of each module, put together in their order
+MODULES = {
+    name: "\n\n".join(re.findall(rf"^`{name}`:\n\n```python\n(.*?)^```$", GUIDE, re.M | re.S))
+    for name in ("plugin.py", "components.py")
+}
+#: from each heading to what is under it
+SECTIONS = dict(re.findall(r"^#{2,3} ([^\n]+)\n(.*?)(?=^#{2,3} |\Z)", GUIDE, re.M | re.S))
 COMPONENTS = (
+    ("backbone", "patches"),
     ("optimizer", "signum"),
     ("regularizer", "confidence-penalty"),
     ("regularizer", "label-noise"),
@@ -32,32 +43,36 @@ COMPONENTS = (
     ("schedule", "halve"),
     ("logger", "lines"),
     ("visualizer", "saliency"),
+    ("source", "zip"),
+    ("engine", "plain"),
 )
 
 
 @pytest.fixture(autouse=True)
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: None) -> None:
-    """The guide's files, installed."""
-    for name, text in BLOCKS.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    info = tmp_path / "fashionbatch_example-0.1.0.dist-info"
+    """What `plugins new colours` writes, with the guide's modules in it; installed."""
+    folder = scaffold.create("colours", ("optimizer",), tmp_path / "fashionbatch-colours")
+    package = folder / "src" / "fashionbatch_colours"
+    for name, text in MODULES.items():
+        assert text
+        (package / name).write_text(text)
+    info = folder / "src" / "fashionbatch_colours-0.1.0.dist-info"
     info.mkdir()
-    entry = re.search(r"^example = \"(.+)\"$", BLOCKS["pyproject.toml"], re.M)
-    assert entry is not None
-    (info / "entry_points.txt").write_text(f"[fashionbatch]\nexample = {entry[1]}\n")
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    entry = project["entry-points"]["fashionbatch"]["colours"]
+    (info / "entry_points.txt").write_text(f"[fashionbatch]\ncolours = {entry}\n")
     (info / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: fashionbatch-example\nVersion: 0.1.0\n"
+        "Metadata-Version: 2.1\nName: fashionbatch-colours\nVersion: 0.1.0\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(package.parent))
     plugins.discover.cache_clear()
 
 
 def test_package_hands_over_its_components() -> None:
     """Nothing in it is broken, and everything can be imported."""
-    example = next(p for p in plugins.discover() if p.name == "example")
-    assert (example.status, example.error) == ("ok", "")
-    assert tuple((kind, spec.name) for kind, spec in example.components) == COMPONENTS
+    colours = next(p for p in plugins.discover() if p.name == "colours")
+    assert (colours.status, colours.error) == ("ok", "")
+    assert tuple((kind, spec.name) for kind, spec in colours.components) == COMPONENTS
     for kind, name in COMPONENTS:
         assert callable(registry.resolve(registry.find(kind, name).spec.factory))
 
@@ -179,12 +194,68 @@ def test_visualizer() -> None:
 
 def test_the_guides_components_keep_the_contract(tmp_path: Path) -> None:
     """By the calls that the guide recommends."""
+    archive = tmp_path / "photos.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in ("dress/1.png", "hat/2.png", "notes.txt"):
+            Image.new("RGB", (9, 8)).save(tmp_path / "one.png")
+            file.write(tmp_path / "one.png", name)
     checks = {
+        "backbone": testing.check_backbone,
         "optimizer": lambda spec: testing.check_optimizer(spec, lr=0.02),
         "regularizer": testing.check_regularizer,
         "schedule": testing.check_schedule,
         "logger": testing.check_logger,
         "visualizer": testing.check_visualizer,
+        "source": lambda spec: testing.check_source(spec, archive),
+        "engine": testing.check_engine,
     }
+    assert checks.keys() == plugins.KINDS.keys() == {kind for kind, _ in COMPONENTS}
     for kind, name in COMPONENTS:
         checks[kind](registry.find(kind, name).spec)
+    source = registry.create(registry.find("source", "zip"), archive)
+    found = [getattr(entry, "label", type(entry).__name__) for entry in source.items()]
+    assert found == ["dress", "hat", "Failure"]
+
+
+def words(text: str) -> set[str]:
+    """Names between backticks, in sentences and tables: an example explains nothing."""
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    return set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`", prose))))
+
+
+@pytest.mark.parametrize("kind", plugins.KINDS)
+def test_each_kind_is_told(kind: str) -> None:
+    """In a section of its own: the hook, the type of its specs, each field, and an example."""
+    hook, spec = plugins.KINDS[kind]
+    told = words(SECTIONS[f"{kind.capitalize()}s"])
+    common = words(SECTIONS["Reference"])
+    own = {field.name for field in dataclasses.fields(spec)}
+    shared = {field.name for field in dataclasses.fields(specs.Spec)}
+    assert {hook, spec.__name__, "factory"} | (own - shared) <= told
+    assert shared <= common
+    assert f"def {hook}()" in MODULES["plugin.py"]
+
+
+@pytest.mark.parametrize("spec", [specs.Preprocessing, specs.HeadSpec])
+def test_what_a_backbone_says_of_its_input_and_head(spec: type) -> None:
+    told = words(SECTIONS["Backbones"])
+    assert {spec.__name__, *(field.name for field in dataclasses.fields(spec))} <= told
+
+
+def test_nothing_for_plugins_is_left_out() -> None:
+    """Each hook, each public name that is no job's, each method that a subclass may override."""
+    told = words(GUIDE)
+    assert {name for name in vars(hookspecs) if name.startswith("fashionbatch_")} <= told
+    jobs = {n for n, module in fashionbatch._PUBLIC.items() if module == "fashionbatch.api"}
+    beside = {"__version__", "open_shards"}  # of those who use results
+    for name in set(fashionbatch.__all__) - jobs - beside:
+        assert name in told, name
+    bases = "Engine", "HeatVisualizer", "Logger", "Regularizer", "Schedule", "Source", "Visualizer"
+    for base in bases:
+        for method, value in vars(getattr(fashionbatch, base)).items():
+            if not method.startswith("_") and callable(value):
+                assert method in told, f"{base}.{method}"
+    for check in testing.__all__:
+        assert check in words(SECTIONS["Tests"]), check
+    for fixture in fixtures.__all__:
+        assert fixture == "isolated" or fixture in words(SECTIONS["Tests"]), fixture

@@ -246,13 +246,23 @@ def test_nobody_else_is_builtin(install: Install, monkeypatch: pytest.MonkeyPatc
 
 
 def test_name_clash_needs_the_provider(install: Install) -> None:
-    """Fault 45: nothing shadows a built-in silently; provider:name chooses."""
+    """Fault 45: of two packages with one name neither is taken silently; provider:name chooses."""
+    install("acme", GOOD)
+    install("other", GOOD)
+    with pytest.raises(UsageError, match="acme:linear or other:linear"):
+        registry.find("schedule", "linear")
+    assert registry.find("schedule", "acme:linear").provider == "acme"
+    assert registry.find("schedule", "other:linear").provider == "other"
+    with pytest.raises(UnknownNameError, match="third is not installed: pip install third"):
+        registry.find("schedule", "third:linear")
+
+
+def test_nothing_shadows_a_built_in(install: Install) -> None:
+    """Fault 45: its name leads where it led before; the other one is typed with its package."""
     install("acme", GOOD.replace("name='linear'", "name='step'"))
-    with pytest.raises(UsageError, match="acme:step or fashionbatch:step"):
-        registry.find("schedule", "step")
+    assert registry.find("schedule", "step").provider == "fashionbatch"
     assert registry.find("schedule", "acme:step").provider == "acme"
     assert registry.find("schedule", "fashionbatch:step").provider == "fashionbatch"
-    assert registry.find("schedule", "cosine").provider == "fashionbatch"
 
 
 def test_broken_detect_leaves_folders_readable(install: Install, tmp_path: Path) -> None:

@@ -36,10 +36,11 @@ def shard(source: str | Path, *, tell: Tell = silent, **options: Any) -> dict[st
     """
     config = make(ShardConfig, options)
     path = Path(source)
+    from fashionbatch import registry
     from fashionbatch.pipeline.ingest import Ingest
     from fashionbatch.shards import write
     from fashionbatch.shards.select import Selection
-    from fashionbatch.sources import open_source
+    from fashionbatch.sources import find_source
 
     ingest = Ingest(
         check=config.check,
@@ -59,9 +60,10 @@ def shard(source: str | Path, *, tell: Tell = silent, **options: Any) -> dict[st
             f"{output} lies inside {path}, and would be packed too the next time: choose an output "
             "outside with -o"
         )
+    component = find_source(path, source_name)
     manifest = write.write(
         write.Job(
-            source=open_source(path, source_name, **source_options),
+            source=registry.create(component, path, **source_options),
             output=output.resolve() if output.is_symlink() else output,
             prepare=ingest,
             selection=Selection(**config.selection()),
@@ -76,7 +78,12 @@ def shard(source: str | Path, *, tell: Tell = silent, **options: Any) -> dict[st
             workers=config.workers or os.cpu_count() or 1,
             replace=config.exist_ok,
             append=config.append,
-            about={"name": name, "options": config.chosen(), "pixels": ingest.pixels},
+            about={
+                "name": name,
+                "component": component.provenance,
+                "options": config.chosen(),
+                "pixels": ingest.pixels,
+            },
             settings={**ingest.settings, "source": [source_name, repr(source_options)]},
         ),
         tell,

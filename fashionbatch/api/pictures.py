@@ -57,6 +57,7 @@ def explain(
         run,
         config,
         tell,
+        provider=f"{component.provider} {component.version}",
         all_rows=component.spec.needs_images,
     )
 
@@ -103,7 +104,8 @@ def report(source: str | Path, *, tell: Tell = silent, **options: Any) -> dict[s
     from fashionbatch.store.reader import open_predictions
 
     name, settings = parse_choice(config.heatmap)
-    visualizer = registry.create(registry.find("visualizer", name), **settings)
+    component = registry.find("visualizer", name)
+    visualizer = registry.create(component, **settings)
     with open_predictions(path) as opened:
         sha256 = str(opened.model.get("sha256"))
     if run is None:
@@ -114,7 +116,8 @@ def report(source: str | Path, *, tell: Tell = silent, **options: Any) -> dict[s
                 raise
     stem = run.name if run is not None and path.parent == run else path.stem
     output = config.output or folders.REPORTS / f"{stem}.html"
-    return reporting.report(path, config, output, run, visualizer, tell)
+    drawn_by = component.provenance
+    return reporting.report(path, config, output, run, visualizer, tell, drawn_by=drawn_by)
 
 
 def _predicted(run: Path, config: ReportConfig, tell: Tell) -> Path:

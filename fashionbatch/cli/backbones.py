@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fashionbatch.cli.console import show_json, show_table, warn_of_broken_plugins
+from fashionbatch.cli.console import show_json, show_table, warn_of_plugins
 from fashionbatch.cli.options import Json
 from fashionbatch.cli.values import preparation
 from fashionbatch.specs import HeadSpec
@@ -39,7 +39,7 @@ def backbones(
         return
     from fashionbatch import registry
 
-    warn_of_broken_plugins()
+    warn_of_plugins()
     rows = [
         _row(c)
         for c in registry.components("backbone")

@@ -203,8 +203,8 @@ class Teller:
         self.close()
 
 
-def warn_of_broken_plugins() -> None:
-    """One line for every plugin that could not be loaded."""
+def warn_of_plugins() -> None:
+    """One line for every plugin that could not be loaded, or soon cannot be."""
     from fashionbatch.plugins import discover
 
     for plugin in discover():
@@ -213,3 +213,5 @@ def warn_of_broken_plugins() -> None:
                 f"plugin {plugin.name} of {plugin.label} is broken and left out ({plugin.error}); "
                 f"`fashionbatch plugins show {plugin.name}` has the details"
             )
+        for text in plugin.deprecated:
+            warn(f"plugin {plugin.name} of {plugin.label} is out of date: {text}")

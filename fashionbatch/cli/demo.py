@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fashionbatch import api
-from fashionbatch.cli.console import say, show_json, show_table, warn_of_broken_plugins
+from fashionbatch.cli.console import say, show_json, show_table, warn_of_plugins
 from fashionbatch.cli.options import Json
 from fashionbatch.cli.predict import PredictTeller
 from fashionbatch.cli.train import TrainTeller
@@ -35,7 +35,7 @@ def demo(
         raise UsageError(
             f"{_SAMPLE} is missing: its images come with a clone of fashionbatch, run it there"
         )
-    warn_of_broken_plugins()
+    warn_of_plugins()
     with TrainTeller("train") as tell:
         trained = api.train(
             tell=tell,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fashionbatch import api
-from fashionbatch.cli.console import Teller, say, show_json, warn, warn_of_broken_plugins
+from fashionbatch.cli.console import Teller, say, show_json, warn, warn_of_plugins
 from fashionbatch.cli.options import Json, with_options
 from fashionbatch.config import ExplainConfig
 
@@ -36,7 +36,7 @@ def explain(
     options: Any = None,
 ) -> None:
     """Draw why a model answers as it does."""
-    warn_of_broken_plugins()
+    warn_of_plugins()
     with _Teller("explain") as tell:
         result = api.explain(visualizer, images or (), tell=tell, **options)
     for failure in result["failed"]:

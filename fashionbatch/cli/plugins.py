@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shlex
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fashionbatch.cli.console import safe, say, show_json, show_table
 from fashionbatch.cli.options import Json
-from fashionbatch.errors import UnknownNameError
+from fashionbatch.errors import UnknownNameError, UsageError, counted
 
-app = typer.Typer(help="List, show and check the installed plugins.", no_args_is_help=True)
+app = typer.Typer(help="List, show, check, switch and write plugins.", no_args_is_help=True)
 
 
 def _about(plugin: Any) -> dict[str, Any]:
@@ -24,6 +27,7 @@ def _about(plugin: Any) -> dict[str, Any]:
         "status": plugin.status,
         "error": plugin.error,
         "disabled": plugin.disabled,
+        "deprecated": list(plugin.deprecated),
         "components": components,
     }
 
@@ -50,7 +54,12 @@ def list_plugins(json: Json = False) -> None:
                 p["status"],
                 p["error"]
                 or p["disabled"]
-                or ", ".join(f"{len(n)} {k}s" for k, n in p["components"].items()),
+                or "; ".join(
+                    [
+                        ", ".join(f"{len(n)} {k}s" for k, n in p["components"].items()),
+                        *p["deprecated"],
+                    ]
+                ),
             ]
             for p in found
         ],
@@ -74,8 +83,50 @@ def show(name: str, json: Json = False) -> None:
         ["kind", "name", "summary"],
         [[kind, spec.name, spec.summary] for kind, spec in plugin.components],
     )
-    for line in plugin.traceback.splitlines():
+    for line in (*plugin.deprecated, *plugin.traceback.splitlines()):
         typer.echo(safe(line))
+
+
+@app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(help="Of the plugin; the package is fashionbatch-NAME.")],
+    kind: Annotated[
+        str, typer.Option(help="Kinds of components, comma-separated, or all; one of each.")
+    ] = "backbone,optimizer,visualizer",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to write. [default: fashionbatch-NAME]"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write a package with small components that work, to be made your own.
+
+    Example: fashionbatch plugins new colours --kind optimizer,visualizer
+    """
+    from fashionbatch.plugins import KINDS, discover
+    from fashionbatch.scaffold import create
+
+    for plugin in discover():
+        if plugin.name == name:
+            raise UsageError(
+                f"the plugin {name!r} of {plugin.label} is installed: choose another name"
+            )
+    named = list(KINDS) if kind == "all" else [part.strip() for part in kind.split(",")]
+    kinds = list(dict.fromkeys(filter(None, named)))
+    folder = create(name, kinds, output)
+    if json:
+        show_json({"name": name, "folder": str(folder), "kinds": kinds})
+        return
+    say(f"{folder} has a component of each kind: {', '.join(kinds)}. Install, check, test:")
+    # pip would take a bare name for a package of the index
+    quoted = shlex.quote(str(folder) if folder.is_absolute() else f"./{folder}")
+    pip = "pip" if importlib.util.find_spec("pip") else "uv pip"
+    for command in (
+        f"{pip} install -e {quoted}",
+        f"fashionbatch plugins check {name}",
+        f"python -m pytest {quoted}",
+    ):
+        typer.echo(safe(command))
 
 
 @app.command("disable")
@@ -118,6 +169,7 @@ def check(name: Annotated[str | None, typer.Argument()] = None, json: Json = Fal
     for plugin in chosen:
         for kind, spec in plugin.components:
             checked += 1
+            problems += _shadows(plugin, kind, spec)
             factories = [spec.factory, *getattr(spec, "weights", {}).values()]
             for factory in [*factories, *filter(None, [getattr(spec, "detect", None)])]:
                 try:
@@ -132,9 +184,25 @@ def check(name: Annotated[str | None, typer.Argument()] = None, json: Json = Fal
     else:
         for problem in problems:
             typer.echo(safe(f"{problem['plugin']}: {problem['problem']}"))
-        typer.echo(f"{len(chosen)} plugins, {checked} components, {len(problems)} problems")
+        totals = ((len(chosen), "plugin"), (checked, "component"), (len(problems), "problem"))
+        typer.echo(", ".join(counted(number, one) for number, one in totals))
     if problems:
         raise typer.Exit(1)
+
+
+def _shadows(plugin: Any, kind: str, spec: Any) -> list[dict[str, str]]:
+    """Whether its name leads to another package's component."""
+    from fashionbatch import registry
+
+    found = [c for c in registry.components(kind) if c.spec.name == spec.name]
+    others = [f"{c.provider} {c.version}" for c in found if c.provider != plugin.distribution]
+    if not others:
+        return []
+    problem = (
+        f"{kind} {spec.name}: {' and '.join(others)} has one of that name, too: "
+        f"it is typed {plugin.distribution}:{spec.name}"
+    )
+    return [{"plugin": plugin.name, "problem": problem}]
 
 
 def _find(name: str) -> Any:

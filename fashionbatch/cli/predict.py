@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fashionbatch import api
-from fashionbatch.cli.console import safe, say, show_json, warn_of_broken_plugins
+from fashionbatch.cli.console import safe, say, show_json, warn_of_plugins
 from fashionbatch.cli.engines import EngineTeller, engine_lines
 from fashionbatch.cli.options import Json, with_options
 from fashionbatch.cli.values import duration, size
@@ -70,7 +70,7 @@ def predict(
 
     Type the same command again after a stop: it goes on with what is missing.
     """
-    warn_of_broken_plugins()
+    warn_of_plugins()
     with PredictTeller("predict") as tell:
         result = api.predict(source, tell=tell, dry_run=dry_run, **options)
     if dry_run:

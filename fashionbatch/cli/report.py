@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fashionbatch import api
-from fashionbatch.cli.console import Teller, say, show_json, warn_of_broken_plugins
+from fashionbatch.cli.console import Teller, say, show_json, warn_of_plugins
 from fashionbatch.cli.options import Json, with_options
 from fashionbatch.config import ReportConfig
 
@@ -35,7 +35,7 @@ def report(
     confusions, photographs, what the model looked at, labels that seem to be wrong, failures. Of a
     run, its validation images are predicted first.
     """
-    warn_of_broken_plugins()
+    warn_of_plugins()
     with _Teller("report") as tell:
         result = api.report(source, tell=tell, **options)
     if json:

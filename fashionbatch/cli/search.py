@@ -14,7 +14,7 @@ from fashionbatch.cli.console import (
     show_json,
     show_table,
     warn,
-    warn_of_broken_plugins,
+    warn_of_plugins,
 )
 from fashionbatch.cli.options import Json, with_options
 from fashionbatch.config import SearchConfig
@@ -40,7 +40,7 @@ def search(
 
     Compares with every row, by the cosine of the features.
     """
-    warn_of_broken_plugins()
+    warn_of_plugins()
     with _Teller("search") as tell:
         result = api.search(predictions, images, tell=tell, **options)
     if json:

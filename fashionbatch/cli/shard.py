@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fashionbatch import api
-from fashionbatch.cli.console import Teller, say, show_json, warn_of_broken_plugins
+from fashionbatch.cli.console import Teller, say, show_json, warn_of_plugins
 from fashionbatch.cli.options import Json, with_options
 from fashionbatch.config import ShardConfig
 from fashionbatch.errors import counted
@@ -46,7 +46,7 @@ def shard(
     options: Any = None,
 ) -> None:
     """Pack a catalogue into WebDataset shards with an index."""
-    warn_of_broken_plugins()
+    warn_of_plugins()
     tell = _Teller("shard")
     with tell:
         result = api.shard(source, tell=tell, **options)

@@ -14,7 +14,7 @@ from fashionbatch.cli.console import (
     say,
     show_json,
     show_table,
-    warn_of_broken_plugins,
+    warn_of_plugins,
 )
 from fashionbatch.cli.engines import EngineTeller, engine_lines
 from fashionbatch.cli.options import Json, with_options
@@ -140,7 +140,7 @@ def train(
     options: Any = None,
 ) -> None:
     """Finetune a network on a data set."""
-    warn_of_broken_plugins()
+    warn_of_plugins()
     if resolve(options, changes).data is None and (data := _ask_for_data()):
         options["data"] = data
     with TrainTeller("train") as tell:

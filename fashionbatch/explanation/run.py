@@ -45,6 +45,7 @@ def explain(
     config: ExplainConfig,
     tell: Tell,
     *,
+    provider: str,
     all_rows: bool = True,
 ) -> dict[str, Any]:
     """Draws pictures of images, folders, data sets, or rows of a prediction file.
@@ -57,6 +58,8 @@ def explain(
         run: folder of the model.
         config: of the job.
         tell: gets ``("picture", {"name", "about"})`` of each that was saved.
+        provider: package and version that it comes from, such as ``fashionbatch-cam 0.1.0``; kept
+            likewise.
         all_rows: with ``config.predictions`` and no names, explain what ``config.rows`` says.
 
     Returns:
@@ -93,7 +96,7 @@ def explain(
                 sources = photos.of_rows(predictions, catalogue, rows)
         elif not images:
             sources = None
-        kept = {"Visualizer": name, "Model": explained.sha256}
+        kept = {"Visualizer": name, "Provider": provider, "Model": explained.sha256}
         origin = _origin(images, run, config, rows=sources is not None)
         saving = _Saving(config.output, origin, kept, tell)
         count, failed = _draw(visualizer, explained, sources, config.limit, saving)

@@ -135,11 +135,13 @@ def load(folder: Path) -> tuple[Classifier, ModelCard]:
             "restore it or train the model again"
         )
     name, provider = card.backbone["name"], card.backbone["provider"]
-    if not any(p.distribution == provider for p in plugins.discover()):
-        raise ModelError(
-            f"{folder} needs backbone {name!r} of the package {provider} "
-            f"{card.backbone['version']}: pip install {provider}"
-        )
+    needs = f"{folder} needs backbone {name!r} of the package {provider} {card.backbone['version']}"
+    installed = [p for p in plugins.discover() if p.distribution == provider]
+    if not installed:
+        raise ModelError(f"{needs}: pip install {provider}")
+    if not any(p.status == "ok" for p in installed):
+        causes = (f"plugin {p.name} is {p.status}: {p.error or p.disabled}" for p in installed)
+        raise ModelError(f"{needs} ({'; '.join(causes)})")
     try:
         component, _ = find_backbone(f"{provider}:{name}")
     except UnknownNameError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def facts(predictions: Predictions, card: ModelCard | None, run: Path | None) ->
         ("Prediction file", predictions.path.name),
         ("Catalogue", predictions.source or "not said"),
         ("Shards", f"{len(predictions.shard_names):,}"),
-        ("Network", _versioned(backbone)),
+        ("Network", versioned(backbone)),
         ("Weights it began with", lineage.get("weights")),
         ("Trained on", lineage.get("data")),
         ("Data fingerprint", lineage.get("data_fingerprint")),
@@ -36,9 +37,9 @@ def facts(predictions: Predictions, card: ModelCard | None, run: Path | None) ->
         ("Model (SHA-256)", model.get("sha256")),
         ("Temperature", model.get("temperature") if model.get("temperature", 1.0) != 1 else None),
         ("Input", _input(preprocessing)),
-        ("Engine", _versioned(engine)),
+        ("Engine", versioned(engine)),
         ("Precision", " on ".join(filter(None, (known.get("precision"), known.get("device"))))),
-        ("Components", ", ".join(_versioned(c) for c in lineage.get("components", ()))),
+        ("Components", ", ".join(versioned(c) for c in lineage.get("components", ()))),
         ("Code", ", ".join(f"{k} {v}" for k, v in (known.get("code") or {}).items())),
     ]
     if card is not None and card.temperature != model.get("temperature", 1.0):
@@ -79,9 +80,10 @@ def history(run: Path | None, card: ModelCard | None) -> dict[str, Any] | None:
     return {"rows": rows, "best": best} if rows else None
 
 
-def _versioned(component: dict[str, Any]) -> str:
-    parts = (component.get("name"), component.get("version"))
-    return " ".join(str(part) for part in parts if part)
+def versioned(component: Mapping[str, Any]) -> str:
+    """Such as ``resnet50 of fashionbatch 0.1.0``; what is not known is left out."""
+    package = " ".join(str(component[k]) for k in ("provider", "version") if component.get(k))
+    return " of ".join(filter(None, (component.get("name"), package)))
 
 
 def _input(preprocessing: dict[str, Any]) -> str:

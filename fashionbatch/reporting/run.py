@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,6 +51,8 @@ def report(
     run: Path | None,
     visualizer: Visualizer,
     tell: Tell,
+    *,
+    drawn_by: Mapping[str, str],
 ) -> dict[str, Any]:
     """Writes one HTML file that shows what is in a prediction file.
 
@@ -61,6 +63,7 @@ def report(
         run: folder of the model, for curves and heat maps; ``None`` where it is not known.
         visualizer: draws the heat maps.
         tell: gets ``("stage", {"name", "items"})`` and ``("progress", {"items"})``.
+        drawn_by: name, provider and version of the visualizer.
 
     Returns:
         ``{"output", "bytes", "items", "listed", "thumbnails", "heatmaps", "notes"}``; ``notes`` say
@@ -76,6 +79,8 @@ def report(
     with open_predictions(path) as predictions:
         made = _Report(predictions, config, run, tell)
         data = made.data(visualizer)
+        if data["heatmaps"]:
+            data["about"].append(["Heat maps", about.versioned(drawn_by)])
         title = data["title"]
         text = page.render(title, data)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from fashionbatch.errors import SourceError, UsageError
 from fashionbatch.sources.base import Attribute, Failure, Item, Source
 from fashionbatch.specs import SourceSpec
 
-__all__ = ["Attribute", "Failure", "Item", "Source", "open_source"]
+__all__ = ["Attribute", "Failure", "Item", "Source", "find_source", "open_source"]
 
 
 def open_source(path: Path, name: str | None = None, **options: Any) -> Source:
@@ -18,8 +18,23 @@ def open_source(path: Path, name: str | None = None, **options: Any) -> Source:
 
     Args:
         path: of the catalogue.
-        name: of the source; without it each installed one is asked.
+        name: of the source; see :func:`find_source`.
         options: for the source; those that it does not take are refused.
+
+    Raises:
+        UsageError: nothing lies at the path, or several sources claim it.
+        SourceError: no source reads it.
+    """
+    source: Source = registry.create(find_source(path, name), path, **options)
+    return source
+
+
+def find_source(path: Path, name: str | None = None) -> registry.Component:
+    """What reads the catalogue at ``path``, and who provides it.
+
+    Args:
+        path: of the catalogue.
+        name: of the source; without it each installed one is asked.
 
     Raises:
         UsageError: nothing lies at the path, or several sources claim it.
@@ -28,23 +43,20 @@ def open_source(path: Path, name: str | None = None, **options: Any) -> Source:
     if not path.exists():
         raise UsageError(f"{path} does not exist: name a folder of photographs, a table, or shards")
     if name is not None:
-        component = registry.find("source", name)
-    else:
-        known = registry.components("source")
-        able = [c for c in known if _reads(c, path)]
-        if not able:
-            raise SourceError(
-                f"{path} is not a catalogue that an installed source reads "
-                f"({', '.join(c.spec.name for c in known)}): name a folder of photographs"
-            )
-        # a folder of tar files is a folder too: who recognizes more goes first
-        able = [c for c in able if not _generic(c)] or able
-        if len(able) > 1:
-            names = " or ".join(f"--source {c.spec.name}" for c in able)
-            raise UsageError(f"{path} can be read in several ways: choose {names}")
-        component = able[0]
-    source: Source = registry.create(component, path, **options)
-    return source
+        return registry.find("source", name)
+    known = registry.components("source")
+    able = [c for c in known if _reads(c, path)]
+    if not able:
+        raise SourceError(
+            f"{path} is not a catalogue that an installed source reads "
+            f"({', '.join(c.spec.name for c in known)}): name a folder of photographs"
+        )
+    # a folder of tar files is a folder too: who recognizes more goes first
+    able = [c for c in able if not _generic(c)] or able
+    if len(able) > 1:
+        names = " or ".join(f"--source {c.spec.name}" for c in able)
+        raise UsageError(f"{path} can be read in several ways: choose {names}")
+    return able[0]
 
 
 def _generic(component: registry.Component) -> bool:

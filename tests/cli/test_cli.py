@@ -28,7 +28,7 @@ COMMANDS = [
     ["export"], ["merge"], ["search"],
     ["backbones"], ["backbones", "show"], ["recipes"], ["recipes", "show"],
     ["features"], ["features", "clear"], ["plugins", "list"], ["plugins", "show"],
-    ["plugins", "check"],
+    ["plugins", "check"], ["plugins", "new"],
 ]  # fmt: skip
 
 

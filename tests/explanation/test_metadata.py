@@ -44,6 +44,7 @@ def test_chunks(run, tmp_path, visualizer, keys):
         "Title": "a b/ü.png",
         "Source": "a b/ü.png",
         "Visualizer": visualizer,
+        "Provider": f"fashionbatch {fashionbatch.__version__}",
         "Model": cards.load_card(run).sha256,
     }
 

@@ -1,41 +1,55 @@
-"""The contracts that components of each kind are held to."""
+"""The contract that components of each kind are held to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import fashionbatch
-import PIL.Image
-import pytest
 from fashionbatch import testing
+from fashionbatch.testing.fixtures import Photograph
 
 from fashionbatch_hello import plugin
 
-CHECKS: list[tuple[Callable[..., Any], Callable[..., None]]] = [
-    (plugin.fashionbatch_backbones, testing.check_backbone),
-    (plugin.fashionbatch_optimizers, testing.check_optimizer),
-    (plugin.fashionbatch_regularizers, testing.check_regularizer),
-    (plugin.fashionbatch_schedules, testing.check_schedule),
-    (plugin.fashionbatch_loggers, testing.check_logger),
-    (plugin.fashionbatch_visualizers, testing.check_visualizer),
-    (plugin.fashionbatch_engines, testing.check_engine),
-]
+
+def test_backbones() -> None:
+    for spec in plugin.fashionbatch_backbones():
+        testing.check_backbone(spec)
 
 
-@pytest.mark.parametrize(("hook", "check"), CHECKS, ids=lambda f: f.__name__)
-def test_components(hook: Callable[..., Any], check: Callable[..., None]) -> None:
-    (spec,) = hook()
-    check(spec)
+def test_optimizers() -> None:
+    for spec in plugin.fashionbatch_optimizers():
+        testing.check_optimizer(spec)
 
 
-def test_source(tmp_path: Path) -> None:
+def test_regularizers() -> None:
+    for spec in plugin.fashionbatch_regularizers():
+        testing.check_regularizer(spec)
+
+
+def test_schedules() -> None:
+    for spec in plugin.fashionbatch_schedules():
+        testing.check_schedule(spec)
+
+
+def test_loggers() -> None:
+    for spec in plugin.fashionbatch_loggers():
+        testing.check_logger(spec)
+
+
+def test_visualizers() -> None:
+    for spec in plugin.fashionbatch_visualizers():
+        testing.check_visualizer(spec)
+
+
+def test_sources(tmp_path: Path, photograph: Photograph) -> None:
     """It needs a catalogue, which only its author knows."""
-    for name, colour in (("1.png", "red"), ("2.png", "blue")):
-        PIL.Image.new("RGB", (40, 30), colour).save(tmp_path / name)
+    for number in (1, 2):
+        (tmp_path / f"{number}.jpg").write_bytes(photograph(number))
     listed = tmp_path / "photos.hello"
-    listed.write_text("dress 1.png\nhat 2.png\n")
-    spec: fashionbatch.SourceSpec
-    (spec,) = plugin.fashionbatch_sources()
-    testing.check_source(spec, listed)
+    listed.write_text("dress 1.jpg\nhat 2.jpg\n")
+    for spec in plugin.fashionbatch_sources():
+        testing.check_source(spec, listed)
+
+
+def test_engines() -> None:
+    for spec in plugin.fashionbatch_engines():
+        testing.check_engine(spec)

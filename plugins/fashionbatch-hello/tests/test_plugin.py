@@ -2,141 +2,142 @@
 
 from __future__ import annotations
 
-import json
+import csv
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import fashionbatch
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from fashionbatch import hookspecs, registry
-from fashionbatch.cli import app
-from fashionbatch.errors import UsageError
+from fashionbatch.testing.fixtures import Cli, Photograph, Train
 from PIL import Image
 
-from fashionbatch_hello import plugin
-
-Run = Callable[..., Any]
+from fashionbatch_hello import components
 
 
-@pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """``run("train", ...)`` → what the command tells, as JSON."""
-
-    def call(*arguments: object, code: int = 0) -> Any:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            app.main([*map(str, arguments), "--json"])
-        out, err = capsys.readouterr()
-        assert (end.value.code or 0) == code, err
-        return json.loads(out)
-
-    return call
+def history(run: Path) -> list[dict[str, str]]:
+    """A row for each epoch."""
+    with (run / "history.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
-def catalogue(folder: Path) -> Path:
-    """Bright and dark photographs, and a list of them with a line that is none."""
-    lines = []
-    draw = np.random.default_rng(0)
-    for number in range(40):
-        label = ("dark", "bright")[number % 2]
-        low = 150 * (number % 2)
-        pixels = draw.integers(low, low + 100, (40, 30, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-        lines.append(f"{label} {number}.png")
-    path = folder / "catalogue.hello"
-    path.write_text("\n".join([*lines, "nothing"]) + "\n")
-    return path
+def test_nothing_is_wrong(cli: Cli) -> None:
+    """The package is installed, and each factory can be imported."""
+    told = cli("plugins", "check", "hello", "--json").json
+    assert told["components"] > 0
+    assert told["problems"] == []
 
 
-def test_from_a_catalogue_to_pictures(run: Run, tmp_path: Path) -> None:
-    """A list is packed, a network learns it, predicts it and is explained."""
-    packed = run("shard", catalogue(tmp_path), "-o", tmp_path / "set", code=3)
-    assert packed["items"] == 40
-    assert packed["failed"] == 1
-    trained = run(
-        "train", "--data", tmp_path / "set", "--backbone", "hello-net", "--weights", "none",
-        "--opt", "hello-signs", "--lr", 0.01, "--sched", "hello-halves",
-        "--regularizer", "hello-noise:spread=2", "--logger", "hello-lines", "--augment", "none",
-        "--epochs", 6, "--batch-size", 8, "--workers", 0, "--device", "cpu",
-        "-o", tmp_path / "runs", "--name", "run",
-    )  # fmt: skip
-    folder = tmp_path / "runs" / "run"
-    assert trained["val"]["top1"] == 1
-    lines = (folder / "hello.txt").read_text().splitlines()
-    assert [line.split(":")[0] for line in lines] == [f"epoch {n}" for n in range(1, 7)]
-    rates = [row.split(",")[1] for row in (folder / "history.csv").read_text().splitlines()[1:]]
-    assert rates == ["0.01"] * 3 + ["0.005"] * 3
-    assert "backbone.second.0.weight" in safetensors.torch.load_file(folder / "model.safetensors")
-    for engine in ("hello-engine", "eager"):
-        run(
-            "predict", tmp_path / "set", "--model", folder, "--engine", engine, "--workers", 1,
-            "--device", "cpu", "-o", tmp_path / f"{engine}.h5",
-        )  # fmt: skip
-    with (
-        fashionbatch.open_predictions(tmp_path / "hello-engine.h5") as ours,
-        fashionbatch.open_predictions(tmp_path / "eager.h5") as known,
-    ):
-        assert len(ours) == len(known) == 40
-        assert ours.names == known.names
-        assert np.array_equal(ours.topk_index[:], known.topk_index[:])
-        assert np.allclose(ours.topk_probability[:], known.topk_probability[:], atol=1e-6)
-    told = run(
-        "explain", "hello-negative", tmp_path / "0.png", "--model", folder, "--device", "cpu",
-        "-o", tmp_path / "why",
-    )  # fmt: skip
-    assert told["pictures"] == 1
-    (picture,) = (tmp_path / "why").iterdir()
-    with Image.open(picture) as negative, Image.open(tmp_path / "0.png") as photo:
-        assert negative.text["Answer"] == "dark"  # type: ignore[attr-defined]
-        assert np.array_equal(255 - np.asarray(negative), np.asarray(photo))
-
-
-def test_noise_and_steps() -> None:
-    """What the trained model does not show: the noise is of its size, steps are signs."""
-    noise = registry.create(registry.find("regularizer", "hello-noise"), spread=3.0)
-    images = torch.full((8, 3, 28, 28), 100, dtype=torch.uint8)
-    targets = fashionbatch.Targets(category=torch.zeros(8, dtype=torch.int64))
-    noisy, same = noise.on_batch(images, targets)
-    assert same is targets
-    assert (noisy - 100).std().item() == pytest.approx(3, rel=0.05)
-    weight = torch.nn.Parameter(torch.zeros(3))
-    weight.grad = torch.tensor([5.0, -0.1, 0.0])
-    registry.create(registry.find("optimizer", "hello-signs"), [weight], lr=0.1).step()
-    assert weight.tolist() == pytest.approx([-0.1, 0.1, 0.0])
-
-
-def test_what_cannot_be_is_said() -> None:
-    with pytest.raises(UsageError, match="spread is at least 0"):
-        registry.create(registry.find("regularizer", "hello-noise"), spread=-1)
-    job = fashionbatch.EngineJob(
-        module=torch.nn.Identity(), shape=(1, 3, 8, 8), device=torch.device("cpu"),
-        precision="bfloat16",
-    )  # fmt: skip
-    with pytest.raises(ValueError, match="float32 only"):
-        registry.create(registry.find("engine", "hello-engine"), job)
-
-
-def test_offers_one_of_each_kind_without_heavy_imports() -> None:
-    """Every hook that there is; listing them imports no component."""
-    hooks = {n for n in vars(hookspecs) if n.startswith("fashionbatch_")}
-    assert hooks == {n for n in vars(plugin) if n.startswith("fashionbatch_")}
+def test_hooks_import_nothing_heavy() -> None:
+    """fashionbatch calls them at every start."""
     code = (
         "import sys\n"
         "from fashionbatch_hello import plugin\n"
         "for name in dir(plugin):\n"
         "    if name.startswith('fashionbatch_'):\n"
-        "        print(*(spec.name for spec in getattr(plugin, name)()))\n"
+        "        list(getattr(plugin, name)())\n"
         "assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.split()) == [
-        "hello-engine", "hello-halves", "hello-lines", "hello-list", "hello-negative", "hello-net",
-        "hello-noise", "hello-signs",
-    ]  # fmt: skip
+
+
+def test_backbone_is_trained(train: Train) -> None:
+    """The run's weights are those of its modules."""
+    run = train("--backbone", "hello-net", "--weights", "none")
+    weights = safetensors.torch.load_file(run / "model.safetensors")
+    assert "backbone.second.0.weight" in weights
+
+
+def test_optimizer_steps_by_signs() -> None:
+    """Up or down by the rate; what has no gradient stays."""
+    weight, other = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
+    weight.grad = torch.tensor([5.0, -0.1, 0.0])
+    components.HelloSigns([weight, other], lr=0.1).step()
+    assert weight.tolist() == pytest.approx([-0.1, 0.1, 0.0])
+    assert other.tolist() == [0, 0, 0]
+
+
+def test_optimizer_learns(train: Train) -> None:
+    rows = history(train("--opt", "hello-signs", "--lr", 0.003, "--epochs", 3))
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+
+
+def test_regularizer_adds_noise_of_its_spread() -> None:
+    images = torch.full((8, 3, 28, 28), 100, dtype=torch.uint8)
+    targets = fashionbatch.Targets(category=torch.zeros(8, dtype=torch.int64))
+    noisy, same = components.HelloNoise(spread=3.0).on_batch(images, targets)
+    assert same is targets
+    assert (noisy - 100).std().item() == pytest.approx(3, rel=0.05)
+
+
+def test_regularizer_changes_what_is_learnt(train: Train) -> None:
+    """The same training with noise and without any."""
+    losses = [
+        history(train("--regularizer", f"hello-noise:spread={spread}"))[0]["train_loss"]
+        for spread in (0, 9)
+    ]
+    assert losses[0] != losses[1]
+
+
+def test_regularizer_says_what_it_cannot_do(cli: Cli, packed: Path) -> None:
+    options = ["--backbone", "small-resnet", "--weights", "none", "--data", packed]
+    told = cli("train", *options, "--regularizer", "hello-noise:spread=-1", code=2)
+    assert "spread is at least 0" in told.err
+
+
+def test_schedule_halves_the_rate(train: Train) -> None:
+    rows = history(train("--sched", "hello-halves", "--lr", 0.01, "--epochs", 2))
+    assert [float(row["lr"]) for row in rows] == [0.01, 0.005]
+
+
+def test_logger_writes_a_line_for_each_epoch(train: Train) -> None:
+    run = train("--logger", "hello-lines", "--epochs", 2)
+    lines = (run / "hello.txt").read_text().splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["epoch 1", "epoch 2"]
+
+
+def test_visualizer_draws_the_negative(cli: Cli, trained: Path, catalogue: Path) -> None:
+    photo = catalogue / "dark" / "0.jpg"
+    options = ["--model", trained, "--device", "cpu", "-o", "why"]
+    cli("explain", "hello-negative", photo, *options)
+    (picture,) = Path("why").iterdir()
+    with Image.open(picture) as negative, Image.open(photo) as given:
+        assert negative.text["Answer"] in ("bright", "dark", "grey")  # type: ignore[attr-defined]
+        assert np.array_equal(255 - np.asarray(negative), np.asarray(given))
+
+
+def test_source_is_packed(cli: Cli, photograph: Photograph) -> None:
+    """Its items are, and what is none is counted as failed."""
+    for number in range(4):
+        Path(f"{number}.jpg").write_bytes(photograph(number))
+    lines = ["dress 0.jpg", "hat 1.jpg", "dress 2.jpg", "hat 3.jpg", "nothing"]
+    Path("catalogue.hello").write_text("\n".join(lines))
+    arguments = ["catalogue.hello", "--split", "train=1", "-o", "set", "--json"]
+    told = cli("shard", *arguments, code=3).json
+    assert (told["items"], told["failed"]) == (4, 1)
+    assert fashionbatch.open_shards("set").classes == ("dress", "hat")
+
+
+def test_engine_gives_the_answers_of_another(cli: Cli, trained: Path, packed: Path) -> None:
+    found = {}
+    for engine in ("hello-engine", "eager"):
+        options = ["--engine", engine, "--workers", 1, "--device", "cpu", "-o", f"{engine}.h5"]
+        cli("predict", packed, "--model", trained, *options)
+        with fashionbatch.open_predictions(f"{engine}.h5") as rows:
+            found[engine] = rows.topk_index[:], rows.topk_probability[:]
+    ours, known = found.values()
+    assert np.array_equal(ours[0], known[0])
+    assert np.allclose(ours[1], known[1], atol=1e-6)
+
+
+def test_engine_says_what_it_cannot_do() -> None:
+    job = fashionbatch.EngineJob(
+        module=torch.nn.Identity(), shape=(1, 3, 8, 8), device=torch.device("cpu"),
+        precision="bfloat16",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="float32 only"):
+        components.HelloEngine(job)

@@ -1,6 +1,3 @@
-"""The smallest complete plugin for fashionbatch: one component of each kind.
-
-Copy the folder, rename it, and throw away what you do not need.
-"""
+"""Components for fashionbatch; see the README for what they are."""
 
 __version__ = "0.1.0"
