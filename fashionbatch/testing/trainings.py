@@ -276,7 +276,7 @@ def _step(
     model.train()
     outputs = model(mixed)
     whole = _loss(outputs, aims)
-    penalty = made.penalty(model.head, outputs)
+    penalty = made.penalty(model.head, outputs, aims)
     if penalty is not None:
         fine = penalty.shape == () and bool(penalty.isfinite())
         want(fine, spec, f"penalty() gives {list(penalty.shape)}, not a finite scalar")
@@ -289,7 +289,7 @@ def _step(
         with torch.enable_grad():
             optimizer.zero_grad()
             outputs = model(mixed)
-            penalty = made.penalty(model.head, outputs)
+            penalty = made.penalty(model.head, outputs, aims)
             loss = _loss(outputs, aims)
             total = loss if penalty is None else loss + penalty
             total.backward()  # type: ignore[no-untyped-call]

@@ -23,11 +23,12 @@ from fashionbatch.registry import Component
 from fashionbatch.shards.read import ShardSet, open_shards
 from fashionbatch.shards.select import Selection
 from fashionbatch.sources import Attribute
-from fashionbatch.specs import SPLITS, BackboneSpec, HeadSpec, Preprocessing
+from fashionbatch.specs import SPLITS, BackboneSpec, HeadSpec, Preprocessing, RegularizerSpec
 from fashionbatch.training import components
 from fashionbatch.training.checkpoint import seed_everything
 from fashionbatch.training.distributed import Group
 from fashionbatch.training.labels import Labels
+from fashionbatch.training.landmarks import Landmarks
 from fashionbatch.training.regularizer import Regularizer
 from fashionbatch.training.sampling import Sampling
 
@@ -49,6 +50,7 @@ class Job:
         blocks: of the backbone.
         origin: of the weights.
         labels: what the images ought to be.
+        landmarks: of the training images, where a regularizer needs them.
         group: the processes that train.
         regularizers: in the order given; the model is as they want it.
         components: all that take part.
@@ -67,6 +69,7 @@ class Job:
     device: torch.device
     workers: int
     labels: Labels
+    landmarks: Landmarks | None = None
     group: Group = field(default_factory=Group)
     regularizers: list[Regularizer] = field(default_factory=list)
     components: list[Component] = field(default_factory=list)
@@ -202,6 +205,10 @@ def prepare(
     used = [component, *components.used(config)]
     components.check(config)
     regularizers = components.regularizers(config, model)
+    landmarks = None
+    if any(isinstance(c.spec, RegularizerSpec) and c.spec.needs_landmarks for c in used):
+        landmarks = Landmarks(shards, preprocessing)
+        landmarks.require(rows["train"], str(config.augment), kept=config.prefix_cache)
     # last, because a file may have to be fetched: everything else is known to work by now
     origin = config.weights
     if fetch or config.weights not in spec.weights:
@@ -221,6 +228,7 @@ def prepare(
         device=device,
         workers=workers,
         labels=labels,
+        landmarks=landmarks,
         group=group,
         regularizers=regularizers,
         components=used,
