@@ -189,6 +189,8 @@ def test_compiled_training_is_the_same(shards: Path, tmp_path: Path) -> None:
             data=shards, output=tmp_path, backbone="attention-small-resnet", weights="none",
             epochs=1, batch_size=10, workers=0, device="cpu", augment="none", name=name,
             regularizer=("landmark-attention:weight=1",), compile=name == "compiled",
+            opt="sgd", lr=0.01,  # Adam's first steps have the gradient's sign, however small it is
         )  # fmt: skip
     plain, compiled = weights(tmp_path / "plain"), weights(tmp_path / "compiled")
-    assert all(torch.allclose(plain[k].float(), compiled[k].float(), atol=1e-3) for k in plain)
+    assert plain["backbone.attention.score.weight"].any()
+    assert all(torch.allclose(plain[k].float(), compiled[k].float(), atol=1e-5) for k in plain)
