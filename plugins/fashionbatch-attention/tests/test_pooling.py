@@ -32,7 +32,7 @@ def test_by_hand() -> None:
     for image in range(2):
         for head in range(2):
             scores = [
-                sum(float(kernel[head, c]) * float(maps[image, c, i, j]) for c in range(6))
+                sum(float(kernel[head, c]) * float(maps[image, c, i, j]) for c in range(6)) / 6**0.5
                 for i in range(3)
                 for j in range(4)
             ]

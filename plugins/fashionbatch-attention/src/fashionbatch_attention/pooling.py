@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 class AttentionPooling(nn.Module):
     """Each group of channels is averaged with weights of its own over the places of the map.
 
-    A 1 x 1 convolution over all channels gives each head a score for each place, softmax over the
-    places makes weights of them, and head ``k`` averages the ``k``-th of ``heads`` equal groups of
-    channels: as in multi-head attention (Vaswani et al. 2017) with one learnt query for each head,
-    and with the map itself as values. The features are as many as those of average pooling.
+    A 1 x 1 convolution over all channels, divided by the square root of their number, gives each
+    head a score for each place; softmax over the places makes weights of the scores, and head ``k``
+    averages the ``k``-th of ``heads`` equal groups of channels: multi-head attention (Vaswani et
+    al. 2017) with one learnt query for each head, and with the map itself as keys and values. The
+    features are as many as those of average pooling.
 
     The convolution begins with zeros: all places count the same, which *is* average pooling.
 
@@ -49,7 +51,7 @@ class AttentionPooling(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Float ``[N, channels, h, w]`` → float ``[N, channels, 1, 1]``."""
-        scores: Tensor = self.score(maps)
+        scores = self._scores(maps)
         if self.training:
             self.scores = scores
         groups = torch.unflatten(maps, 1, (self.heads, -1))
@@ -58,7 +60,11 @@ class AttentionPooling(nn.Module):
 
     def attention(self, maps: Tensor) -> Tensor:
         """Float ``[N, channels, h, w]`` → the weights of places ``[N, heads, h, w]``, 1 in sum."""
-        return shares(self.score(maps))
+        return shares(self._scores(maps))
+
+    def _scores(self, maps: Tensor) -> Tensor:
+        scores: Tensor = self.score(maps) / math.sqrt(maps.shape[1])
+        return scores
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy of the module is none of the batch, and torch copies no tensor with a history
