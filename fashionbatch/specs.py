@@ -266,7 +266,16 @@ class OptimizerSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class RegularizerSpec(Spec):
-    """Something that tempers training; see :class:`fashionbatch.Regularizer` for its methods."""
+    """Something that tempers training; see :class:`fashionbatch.Regularizer` for its methods.
+
+    Attributes:
+        needs_landmarks: whether the targets of training must have the images' landmarks, see
+            :attr:`fashionbatch.Targets.landmarks`; they are read where one needs them only.
+
+            .. versionadded:: 0.1
+    """
+
+    needs_landmarks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,7 +92,7 @@ def test_optimizer_and_regularizers_train(tmp_path: Path) -> None:
     def step(net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         values, aims = noise.on_batch(vectors, targets)
         outputs = net.head(values)
-        loss = Loss()(outputs, aims, Loss().norms(aims)) + penalty.penalty(net.head, outputs)
+        loss = Loss()(outputs, aims, Loss().norms(aims)) + penalty.penalty(net.head, outputs, aims)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

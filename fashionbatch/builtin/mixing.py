@@ -7,6 +7,7 @@ state is in the checkpoints, so a resumed run draws what an uninterrupted one do
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -56,7 +57,7 @@ class LabelSmoothing(_ForClasses):
             category = shares * (1 - self.weight) + known * self.weight / self.classes
         if targets.attributes is not None:
             attributes = targets.attributes * (1 - self.weight) + self.weight / 2
-        return images, Targets(category=category, attributes=attributes, known=targets.known)
+        return images, replace(targets, category=category, attributes=attributes)
 
 
 class Mixup(_ForClasses):
@@ -181,6 +182,7 @@ def _mixed(targets: Targets, order: Tensor, share: float, classes: int) -> Targe
         attributes = torch.lerp(targets.attributes[order], targets.attributes, share)
     if targets.known is not None:
         known = targets.known & targets.known[order]
+    # a mixed image has no landmarks of its own
     return Targets(category=category, attributes=attributes, known=known)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fashionbatch.models.build import Head, Outputs
 from fashionbatch.training.regularizer import Regularizer
+from fashionbatch.training.targets import Targets
 
 
 class L2Kernel(Regularizer):
@@ -23,7 +24,7 @@ class L2Kernel(Regularizer):
     def __init__(self, weight: float = 0.01) -> None:
         self.weight = _not_negative("weight", weight)
 
-    def penalty(self, head: Head, outputs: Outputs) -> Tensor:
+    def penalty(self, head: Head, outputs: Outputs, targets: Targets) -> Tensor:
         """See :class:`fashionbatch.Regularizer`."""
         return self.weight * torch.stack([k.square().sum() for k in head.kernels]).sum()
 
@@ -38,7 +39,7 @@ class L2Activity(Regularizer):
     def __init__(self, weight: float = 0.01) -> None:
         self.weight = _not_negative("weight", weight)
 
-    def penalty(self, head: Head, outputs: Outputs) -> Tensor:
+    def penalty(self, head: Head, outputs: Outputs, targets: Targets) -> Tensor:
         """See :class:`fashionbatch.Regularizer`."""
         per_image = torch.stack([y.square().sum(dim=1) for y in outputs.dense]).sum(dim=0)
         return self.weight * per_image.mean()

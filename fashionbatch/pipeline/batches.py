@@ -77,6 +77,10 @@ class Order:
         """In the order given; the last batch may be smaller."""
         return cls(batches=[rows[i : i + batch_size] for i in range(0, len(rows), batch_size)])
 
+    def generator(self, number: int) -> torch.Generator:
+        """What the random views of a batch are drawn from, in its first state."""
+        return torch.Generator().manual_seed(_seed(*self.seed, number))
+
 
 def batches(
     images: Images,
@@ -167,11 +171,10 @@ class _Load:
             except ImageError as error:
                 failures.append((row, error))
         stacked = torch.from_numpy(pixels[: len(good)]).permute(0, 3, 1, 2)  # channels last
-        generator = torch.Generator().manual_seed(_seed(*self.order.seed, number))
         return Batch(
             number=number,
             rows=np.array(good, np.int64),
-            images=augment(stacked, self.order.augment, generator),
+            images=augment(stacked, self.order.augment, self.order.generator(number)),
             failures=tuple(failures),
         )
 

@@ -94,11 +94,36 @@ def augment(images: Tensor, how: str, generator: torch.Generator) -> Tensor:
     """
     if how == "none" or not len(images):
         return images
-    flip = torch.rand(len(images), generator=generator) < 0.5
+    flip = _flips(len(images), generator)
     if how == "paper":
         return _warped(images, _paper_views(len(images), flip, generator))
     flipped = torch.where(flip[:, None, None, None], images.flip(3), images)
     return flipped if how == "flip" else _automatic(flipped, how, generator)
+
+
+def view_matrices(count: int, how: str, generator: torch.Generator) -> Tensor:
+    """Where the views lie that :func:`augment` makes with a generator in the same state.
+
+    Args:
+        count: images of the batch.
+        how: ``paper``, ``flip`` or ``none``; the others are not affine.
+        generator: of the CPU.
+
+    Returns:
+        float32 ``[count, 2, 3]``, affine matrices from the coordinates of a view to those of the
+        image, both from -1 to 1 across and down.
+    """
+    if how == "none" or not count:
+        return torch.eye(2, 3).expand(count, 2, 3)
+    flip = _flips(count, generator)
+    if how == "paper":
+        return _paper_views(count, flip, generator)
+    across = torch.where(flip, -1.0, 1.0)
+    return torch.eye(2, 3) * torch.stack([across, torch.ones(count)], dim=1)[:, :, None]
+
+
+def _flips(count: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(count, generator=generator) < 0.5
 
 
 def _paper_views(count: int, flip: Tensor, generator: torch.Generator) -> Tensor:

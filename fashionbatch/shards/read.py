@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
+import tarfile
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -12,6 +14,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +30,7 @@ from fashionbatch.sources.webdataset import holds_tars
 from fashionbatch.specs import SPLITS
 
 _OPEN_FILES = 64
+_BLOCK = 512  # of a tar file
 
 Rows = npt.NDArray[np.int64]
 
@@ -189,6 +193,31 @@ class ShardSet:
         if check and hashlib.sha256(data).digest() != index.sha256[row].tobytes():
             raise ImageError("read", "the bytes are not the ones that were packed (SHA-256)")
         return data
+
+    def about(self, row: int) -> dict[str, Any]:
+        """The JSON beside an image of a data set that ``shard`` wrote, right behind it in the tar.
+
+        Returns:
+            its fields, see ``shards/README.md``.
+
+        Raises:
+            ValueError, RecursionError, tarfile.TarError: it is damaged, or not there.
+            ShardError: the shard is missing.
+        """
+        number = self.index.shard.item(row)
+        descriptor = self._descriptor(number)
+        end = self.index.offset.item(row) + self.index.size.item(row)
+        start = end + -end % _BLOCK
+        header = tarfile.TarInfo.frombuf(os.pread(descriptor, _BLOCK, start), "utf-8", "strict")
+        left = self.manifest.shards[number].bytes - start - _BLOCK
+        if header.name != f"{self.index.key[row]}.json" or not 0 <= header.size <= left:
+            raise ValueError("it is not behind the image")
+        about = json.loads(os.pread(descriptor, header.size, start + _BLOCK))
+        if not isinstance(about, dict):
+            raise ValueError("no object")
+        # damage can make it unwritable
+        json.dumps(about, ensure_ascii=False, allow_nan=False).encode()
+        return about
 
     def file(self, number: int) -> Path:
         """Where a shard lies."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,6 @@ from fashionbatch.sources import Failure, Item, Source
 from fashionbatch.sources.base import to_text
 from fashionbatch.sources.webdataset import in_dataset
 
-_BLOCK = 512
 _NO_BOX = [-1, -1, -1, -1]
 
 
@@ -114,37 +112,15 @@ def _items(shards: ShardSet, number: int) -> Iterator[Item | Failure]:
     if number in shards.damaged:
         raise ShardError(shards.damaged[number])
     path = shards.file(number)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        rows = range(*np.searchsorted(shards.index.shard, [number, number + 1]).tolist())
-        for row in rows:
+        for row in range(*np.searchsorted(shards.index.shard, [number, number + 1]).tolist()):
             try:
-                about = _about(descriptor, shards, row)
-                yield _item(shards, row, path, about)
+                yield _item(shards, row, path, shards.about(row))
             except (ValueError, TypeError, KeyError, RecursionError, tarfile.TarError) as error:
                 reason = f"its JSON is damaged ({error}): take the shard from another copy"
                 yield Failure(name=shards.name(row), stage="shard", reason=reason)
     finally:
-        os.close(descriptor)
-
-
-def _about(descriptor: int, shards: ShardSet, row: int) -> dict[str, Any]:
-    """The JSON member, which lies right behind the image.
-
-    Raises:
-        ValueError, tarfile.TarError: it does not.
-    """
-    end = shards.index.offset.item(row) + shards.index.size.item(row)
-    start = end + -end % _BLOCK
-    header = tarfile.TarInfo.frombuf(os.pread(descriptor, _BLOCK, start), "utf-8", "strict")
-    left = shards.manifest.shards[shards.index.shard.item(row)].bytes - start - _BLOCK
-    if header.name != f"{shards.index.key[row]}.json" or not 0 <= header.size <= left:
-        raise ValueError("it is not behind the image")
-    about = json.loads(os.pread(descriptor, header.size, start + _BLOCK))
-    if not isinstance(about, dict):
-        raise ValueError("no object")
-    json.dumps(about, ensure_ascii=False, allow_nan=False).encode()  # damage can make it unwritable
-    return about
+        shards.close()
 
 
 def _item(shards: ShardSet, row: int, path: Path, about: Mapping[str, Any]) -> Item:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -47,25 +47,46 @@ class _Backbone(nn.Module):
         return maps.mean(dim=(2, 3))
 
 
-def classifier(seed: int = 0, *, attributes: bool = True) -> Classifier:
-    """A small model of three classes and two attributes, the same for each seed."""
+def classifier(
+    seed: int = 0,
+    *,
+    attributes: bool = True,
+    change: Callable[[nn.Module], nn.Module] | None = None,
+) -> Classifier:
+    """A small model of three classes and two attributes, the same for each seed.
+
+    Args:
+        seed: of its weights.
+        attributes: whether it has any.
+        change: from the small backbone to another one, of 4 features too.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = Head(4, CLASSES, HeadSpec(hidden=(5,)), ATTRIBUTES if attributes else 0)
-        return Classifier(_Backbone(), head, Preprocessing(size=SIDE, resize=SIDE))
+        backbone = _Backbone() if change is None else change(_Backbone())
+        return Classifier(backbone, head, Preprocessing(size=SIDE, resize=SIDE))
 
 
-def batch(count: int = 6, seed: int = 0) -> tuple[Tensor, Targets]:
-    """Images uint8 ``[N, 3, 16, 16]``, and targets of which one knows no class."""
+def batch(count: int = 6, seed: int = 0, *, landmarks: bool = False) -> tuple[Tensor, Targets]:
+    """Images uint8 ``[N, 3, 16, 16]``, and targets of which one knows no class.
+
+    Args:
+        count: ``N``.
+        seed: of both.
+        landmarks: three of each image, some of them hidden; of the last one none.
+    """
     draw = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (count, 3, SIDE, SIDE), generator=draw, dtype=torch.uint8)
     category = torch.arange(count) % CLASSES
     category[-1] = -1
-    return images, Targets(
-        category=category,
-        attributes=(torch.rand(count, ATTRIBUTES, generator=draw) < 0.5).float(),
-        known=torch.rand(count, ATTRIBUTES, generator=draw) < 0.8,
-    )
+    attributes = (torch.rand(count, ATTRIBUTES, generator=draw) < 0.5).float()
+    known = torch.rand(count, ATTRIBUTES, generator=draw) < 0.8
+    points = None
+    if landmarks:
+        visibility = torch.randint(0, 3, (count, 3, 1), generator=draw).float()
+        points = torch.cat([visibility, torch.rand(count, 3, 2, generator=draw)], dim=2)
+        points[-1, :, 0] = 2
+    return images, Targets(category=category, attributes=attributes, known=known, landmarks=points)
 
 
 def check_state(spec: Spec, state: Mapping[str, Any], *, tensors: bool) -> None:

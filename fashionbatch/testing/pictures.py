@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from fashionbatch.explanation.base import Explained, Photo, Picture, Visualizer
 from fashionbatch.specs import VisualizerSpec
 from fashionbatch.testing.parts import SIDE, classifier, create, want
 
 
-def check_visualizer(spec: VisualizerSpec, **options: Any) -> None:
+def check_visualizer(
+    spec: VisualizerSpec,
+    *,
+    change: Callable[[nn.Module], nn.Module] | None = None,
+    **options: Any,
+) -> None:
     """Draws photographs of several shapes, if it does without a prediction file.
 
     Args:
         spec: of the visualizer.
+        change: for one that takes certain networks only: makes one of a small network, which
+            averages a map of 4 channels over its places; what was there stays there.
         options: of its factory.
 
     Raises:
@@ -32,7 +40,7 @@ def check_visualizer(spec: VisualizerSpec, **options: Any) -> None:
     )
     if spec.needs_predictions:
         return
-    model = classifier(attributes=False).eval()
+    model = classifier(attributes=False, change=change).eval()
     explained = Explained(
         model=model,
         classes=("bag", "dress", "hat"),
@@ -51,7 +59,7 @@ def check_visualizer(spec: VisualizerSpec, **options: Any) -> None:
         for number, (size, label) in enumerate((((20, 30), "bag"), ((40, 16), "hat")))
     ]
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    hooks = sum(len(m._forward_hooks) + len(m._backward_hooks) for m in model.modules())
+    hooks = _hooks(model)
     first = list(_drawn(spec, made, explained, photos))
     want(bool(first), spec, "it draws no picture")
     again = list(_drawn(spec, create("visualizer", spec, **options), explained, photos))
@@ -59,7 +67,7 @@ def check_visualizer(spec: VisualizerSpec, **options: Any) -> None:
     want(same, spec, "the same photographs and options give another picture")
     kept = all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
     want(kept and not model.training, spec, "it does not leave the model as it was")
-    now = sum(len(m._forward_hooks) + len(m._backward_hooks) for m in model.modules())
+    now = _hooks(model)
     want(now == hooks, spec, "it leaves a hook on the model")
 
 
@@ -82,3 +90,8 @@ def _preprocessing() -> Any:
     from fashionbatch.specs import Preprocessing
 
     return Preprocessing(size=SIDE, resize=SIDE)
+
+
+def _hooks(model: nn.Module) -> int:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)

@@ -101,11 +101,18 @@ def check_optimizer(
     want(same, spec, "behind a checkpoint it takes other steps than without one")
 
 
-def check_regularizer(spec: RegularizerSpec, **options: Any) -> None:
+def check_regularizer(
+    spec: RegularizerSpec,
+    *,
+    change: Callable[[nn.Module], nn.Module] | None = None,
+    **options: Any,
+) -> None:
     """Every method, in the order of a training, on a small model of classes and attributes.
 
     Args:
         spec: of the regularizer.
+        change: for one that takes certain networks only: makes one of a small network, which
+            averages a map of 4 channels over its places.
         options: of its factory.
 
     Raises:
@@ -119,7 +126,7 @@ def check_regularizer(spec: RegularizerSpec, **options: Any) -> None:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = classifier()
+        model = classifier(change=change)
         made.on_model(model)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
         for _ in range(2):
@@ -257,7 +264,7 @@ def _step(
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """One step, as the training makes it."""
-    images, targets = batch()
+    images, targets = batch(landmarks=spec.needs_landmarks)
     given = [t.clone() for t in (images, *_tensors(targets))]
     mixed, aims = made.on_batch(images, targets)
     same = all(torch.equal(a, b) for a, b in zip(given, (images, *_tensors(targets)), strict=True))
@@ -276,7 +283,7 @@ def _step(
     model.train()
     outputs = model(mixed)
     whole = _loss(outputs, aims)
-    penalty = made.penalty(model.head, outputs)
+    penalty = made.penalty(model.head, outputs, aims)
     if penalty is not None:
         fine = penalty.shape == () and bool(penalty.isfinite())
         want(fine, spec, f"penalty() gives {list(penalty.shape)}, not a finite scalar")
@@ -289,7 +296,7 @@ def _step(
         with torch.enable_grad():
             optimizer.zero_grad()
             outputs = model(mixed)
-            penalty = made.penalty(model.head, outputs)
+            penalty = made.penalty(model.head, outputs, aims)
             loss = _loss(outputs, aims)
             total = loss if penalty is None else loss + penalty
             total.backward()  # type: ignore[no-untyped-call]
@@ -338,4 +345,4 @@ class _LossError(Exception):
 
 
 def _tensors(targets: Targets) -> list[Tensor]:
-    return [t for t in (targets.category, targets.attributes, targets.known) if t is not None]
+    return [t for t in vars(targets).values() if t is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fashionbatch.models.build import Classifier, Outputs
 from fashionbatch.training.activations.part import PLAIN, Rows
 from fashionbatch.training.activations.reader import Activations
+from fashionbatch.training.landmarks import Landmarks
 from fashionbatch.training.targets import Targets
 from fashionbatch.training.task import Names, TrainingBatch
 
@@ -26,6 +27,7 @@ class Cached:
         tail: the part of its backbone that is trained.
         activations: of the rows of all splits.
         targets: from rows to what they ought to be.
+        landmarks: of the training images as they are, where a regularizer needs them.
         names: from a row to what the catalogue calls it.
         rows: rows of each split.
         orders: from an epoch to its batches of rows.
@@ -43,6 +45,7 @@ class Cached:
     orders: Callable[[int], Sequence[Rows]]
     batch_size: int
     copies: int = 0
+    landmarks: Landmarks | None = None
 
     def steps(self) -> int:
         """See :class:`fashionbatch.training.task.Task`."""
@@ -52,7 +55,7 @@ class Cached:
         """See :class:`fashionbatch.training.task.Task`."""
         copy = epoch % self.copies if self.copies else PLAIN
         for rows in self.orders(epoch)[start:]:
-            yield self._batch(rows, copy)
+            yield self._batch(rows, copy, self.landmarks)
 
     def batches(self, split: str) -> Iterator[TrainingBatch]:
         """See :class:`fashionbatch.training.task.Task`."""
@@ -69,12 +72,15 @@ class Cached:
         """See :class:`fashionbatch.training.task.Task`."""
         self.activations.close()
 
-    def _batch(self, rows: Rows, copy: int) -> TrainingBatch:
+    def _batch(self, rows: Rows, copy: int, landmarks: Landmarks | None = None) -> TrainingBatch:
         places = self.activations.places(rows, copy)
         good = rows[places >= 0]
+        targets = self.targets(good)
+        if landmarks is not None:
+            targets = replace(targets, landmarks=landmarks(good))
         return TrainingBatch(
             inputs=self.activations.batch(places[places >= 0]),
-            targets=self.targets(good),
+            targets=targets,
             keys=Names(good, self.names),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,12 @@ from torch import Tensor
 
 from fashionbatch.models.build import Classifier, Outputs
 from fashionbatch.pipeline.batches import Order, batches
+from fashionbatch.pipeline.transforms import view_matrices
 from fashionbatch.shards.read import ShardSet
 from fashionbatch.specs import Preprocessing
 from fashionbatch.training.distributed import Group
 from fashionbatch.training.labels import Labels
+from fashionbatch.training.landmarks import Landmarks
 from fashionbatch.training.sampling import Sampling
 from fashionbatch.training.task import Names, TrainingBatch
 
@@ -28,6 +30,7 @@ class Images:
         model: what is trained.
         shards: the data set.
         labels: what its images ought to be.
+        landmarks: of the training images, where a regularizer needs them.
         rows: of the splits that are only looked at.
         sampling: of the training images.
         preprocessing: fits the images.
@@ -46,6 +49,7 @@ class Images:
     preprocessing: Preprocessing
     augment: str
     workers: int
+    landmarks: Landmarks | None = None
     device: torch.device = field(default=torch.device("cpu"))
     group: Group = field(default_factory=Group)
     failed: dict[int, str] = field(default_factory=dict)
@@ -59,7 +63,8 @@ class Images:
         rank, world = self.group.rank, self.group.world
         seed = (self.sampling.seed, epoch) if world == 1 else (self.sampling.seed, epoch, rank)
         shares = [rows[rank::world] for rows in self.sampling.epoch(epoch)]
-        return self._batches(Order(batches=shares, start=start, augment=self.augment, seed=seed))
+        order = Order(batches=shares, start=start, augment=self.augment, seed=seed)
+        return self._batches(order, self.landmarks)
 
     def batches(self, split: str) -> Iterator[TrainingBatch]:
         """See :class:`fashionbatch.training.task.Task`."""
@@ -75,7 +80,7 @@ class Images:
     def close(self) -> None:
         """See :class:`fashionbatch.training.task.Task`; the data set is its owner's to close."""
 
-    def _batches(self, order: Order) -> Iterator[TrainingBatch]:
+    def _batches(self, order: Order, landmarks: Landmarks | None = None) -> Iterator[TrainingBatch]:
         for batch in batches(
             self.shards,
             order,
@@ -84,8 +89,13 @@ class Images:
             pinned=self.device.type == "cuda",
         ):
             self.failed.update((row, str(error)) for row, error in batch.failures)
+            targets = self.labels(batch.rows)
+            if landmarks is not None:
+                drawn = order.generator(batch.number)
+                views = view_matrices(len(batch.rows), order.augment, drawn)
+                targets = replace(targets, landmarks=landmarks(batch.rows, views))
             yield TrainingBatch(
                 inputs=(batch.images,),
-                targets=self.labels(batch.rows),
+                targets=targets,
                 keys=Names(batch.rows, self.shards.name),
             )

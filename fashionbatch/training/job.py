@@ -31,11 +31,12 @@ from fashionbatch.registry import Component
 from fashionbatch.shards.read import ShardSet, open_shards
 from fashionbatch.shards.select import Selection
 from fashionbatch.sources import Attribute
-from fashionbatch.specs import SPLITS, BackboneSpec, HeadSpec, Preprocessing
+from fashionbatch.specs import SPLITS, BackboneSpec, HeadSpec, Preprocessing, RegularizerSpec
 from fashionbatch.training import components
 from fashionbatch.training.checkpoint import seed_everything
 from fashionbatch.training.distributed import Group
 from fashionbatch.training.labels import Labels
+from fashionbatch.training.landmarks import Landmarks
 from fashionbatch.training.regularizer import Regularizer
 from fashionbatch.training.sampling import Sampling
 
@@ -57,6 +58,7 @@ class Job:
         blocks: of the backbone.
         origin: of the weights.
         labels: what the images ought to be.
+        landmarks: of the training images, where a regularizer needs them.
         group: the processes that train.
         regularizers: in the order given; the model is as they want it.
         components: all that take part.
@@ -75,6 +77,7 @@ class Job:
     device: torch.device
     workers: int
     labels: Labels
+    landmarks: Landmarks | None = None
     group: Group = field(default_factory=Group)
     regularizers: list[Regularizer] = field(default_factory=list)
     components: list[Component] = field(default_factory=list)
@@ -224,6 +227,10 @@ def prepare(
         parts = cut(model.backbone, component.spec.name, preprocessing.size)
         crossing = [each.shape for each in parts.crossing]
     regularizers = components.regularizers(config, model, crossing)
+    landmarks = None
+    if any(isinstance(c.spec, RegularizerSpec) and c.spec.needs_landmarks for c in used):
+        landmarks = Landmarks(shards, preprocessing)
+        landmarks.require(rows["train"], str(config.augment), kept=config.prefix_cache)
     # last, because a file may have to be fetched: everything else is known to work by now
     origin = weights
     if fetch or weights not in spec.weights:
@@ -243,6 +250,7 @@ def prepare(
         device=device,
         workers=workers,
         labels=labels,
+        landmarks=landmarks,
         group=group,
         regularizers=regularizers,
         components=used,

@@ -25,7 +25,7 @@ class Regularizer:
             def __init__(self, weight=0.001):
                 self.weight = weight
 
-            def penalty(self, head, outputs):
+            def penalty(self, head, outputs, targets):
                 return self.weight * sum(k.abs().sum() for k in head.kernels)
     """
 
@@ -49,12 +49,19 @@ class Regularizer:
         """
         return images, targets
 
-    def penalty(self, head: Head, outputs: Outputs) -> Tensor | None:
+    def penalty(self, head: Head, outputs: Outputs, targets: Targets) -> Tensor | None:
         """A term to add to the loss: a scalar, or ``None``.
+
+        A step that is worked off in pieces adds up those of the pieces, each by its share of the
+        items: a mean over items is then that of the whole.
 
         Args:
             head: its ``kernels`` are the weight matrices of its dense layers.
             outputs: of the forward pass, with gradients.
+            targets: of the same items, as :meth:`on_batch` left them.
+
+        Raises:
+            ValueError: it cannot be computed of this batch.
         """
         return None
 

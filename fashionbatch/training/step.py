@@ -204,11 +204,15 @@ class Stepper:
             last = number == len(pieces) - 1
             with self._unsynced(last):
                 outputs = self._run(self._wrapped, tuple(i[rows] for i in inputs))
-                loss = self.loss(outputs, targets[rows], norms)
+                aims = targets[rows]
+                loss = self.loss(outputs, aims, norms)
                 whole = loss
                 share = (rows.stop - rows.start) / total
                 for regularizer in self.regularizers if rows.stop > rows.start else ():
-                    penalty = regularizer.penalty(self.model.head, outputs)
+                    try:
+                        penalty = regularizer.penalty(self.model.head, outputs, aims)
+                    except ValueError as error:  # targets without what it needs
+                        raise UsageError(f"{type(regularizer).__name__}: {error}") from error
                     if penalty is not None:
                         whole = whole + penalty * share
                 # torch's wrapper takes the mean over the processes; ours is a sum of shares

@@ -25,11 +25,17 @@ class Targets:
             of the classes that add up to 1 (or to 0 where it is not known).
         attributes: float32 ``[N, A]``, from 0 (does not have it) to 1 (has it).
         known: bool ``[N, A]``, whether the catalogue knows; what it does not know does not count.
+        landmarks: float32 ``[N, L, 3]``, ``(visibility, x, y)`` each: ``x`` and ``y`` from 0 to 1
+            over the width and height of the network's input; visibility 0 visible, 1 occluded, 2
+            cut off, by the photograph or by the input's border. Items with fewer than ``L``, or
+            with none, are filled up with such as are cut off. In training only, and only where a
+            regularizer's spec says that it needs them.
     """
 
     category: Tensor | None = None
     attributes: Tensor | None = None
     known: Tensor | None = None
+    landmarks: Tensor | None = None
 
     def __len__(self) -> int:
         present = self.category if self.category is not None else self.attributes

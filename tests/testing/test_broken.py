@@ -165,7 +165,7 @@ class InPlace(fashionbatch.Regularizer):
 
 
 class Vector(fashionbatch.Regularizer):
-    def penalty(self, head, outputs):
+    def penalty(self, head, outputs, targets):
         return outputs.logits
 
 
@@ -173,7 +173,7 @@ class Lost(fashionbatch.Regularizer):
     def __init__(self) -> None:
         self.steps = 0
 
-    def penalty(self, head, outputs):
+    def penalty(self, head, outputs, targets):
         self.steps += 1
         return outputs.logits.square().sum() * 0.01 * self.steps
 

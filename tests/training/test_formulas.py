@@ -11,6 +11,7 @@ from fashionbatch.errors import UsageError
 from fashionbatch.models.build import Head
 from fashionbatch.specs import HeadSpec
 from fashionbatch.training.schedule import with_warmup
+from fashionbatch.training.targets import Targets
 from tests.training.components import regularizer, schedule
 
 
@@ -122,8 +123,12 @@ def test_l2_kernel():
     head = head_by_hand()
     outputs = head(torch.ones(3, 2))
     # 1 + 4 + 1 + 0.25 and 1 + 4
-    assert regularizer("l2-kernel:weight=0.1").penalty(head, outputs).item() == pytest.approx(1.125)
-    assert regularizer("l2-kernel").penalty(head, outputs).item() == pytest.approx(0.1125)
+    assert regularizer("l2-kernel:weight=0.1").penalty(
+        head, outputs, Targets()
+    ).item() == pytest.approx(1.125)
+    assert regularizer("l2-kernel").penalty(head, outputs, Targets()).item() == pytest.approx(
+        0.1125
+    )
 
 
 def test_l2_activity():
@@ -133,7 +138,7 @@ def test_l2_activity():
     # image 1: hidden (3, 99.5), logits (10, -199); image 2: hidden (0, 50), logits (7, -100)
     first = 9 + 99.5**2 + 100 + 199**2
     second = 50**2 + 49 + 100**2
-    value = regularizer("l2-activity:weight=0.01").penalty(head, outputs).item()
+    value = regularizer("l2-activity:weight=0.01").penalty(head, outputs, Targets()).item()
     assert value == pytest.approx(0.01 * (first + second) / 2, rel=1e-6)
 
 
@@ -143,7 +148,7 @@ def test_penalties_have_gradients():
     outputs = head(torch.ones(3, 2))
     for text in ("l2-kernel", "l2-activity"):
         head.zero_grad()
-        regularizer(text).penalty(head, outputs).backward(retain_graph=True)
+        regularizer(text).penalty(head, outputs, Targets()).backward(retain_graph=True)
         assert head.dense[0].weight.grad.abs().sum() > 0
 
 

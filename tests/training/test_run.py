@@ -418,7 +418,7 @@ def test_third_party_regularizer(train, monkeypatch):
             calls.append("on_batch")
             return images.float() * 0, Targets(category=targets.shares(10))
 
-        def penalty(self, head, outputs):
+        def penalty(self, head, outputs, targets):
             calls.append("penalty")
             assert [tuple(k.shape) for k in head.kernels] == [(10, 128)]
             assert outputs.bottleneck.requires_grad
