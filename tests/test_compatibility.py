@@ -24,10 +24,10 @@ PUBLISHED = {
         "Preprocessing": "size resize crop_mode interpolation mean std",
         "HeadSpec": "hidden dropout",
         "Spec": "name* factory* summary* requires",
-        "BackboneSpec": "preprocessing* blocks* cam_layer* cam_layout head weights parameters "
+        "BackboneSpec": "preprocessing* blocks* cam_layer* cam_layout head weights inputs parameters "
         "shown_layers",
         "OptimizerSpec": "options",
-        "RegularizerSpec": "",
+        "RegularizerSpec": "needs_landmarks",
         "ScheduleSpec": "",
         "LoggerSpec": "",
         "VisualizerSpec": "needs_images needs_predictions",
