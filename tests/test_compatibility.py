@@ -24,8 +24,8 @@ PUBLISHED = {
         "Preprocessing": "size resize crop_mode interpolation mean std",
         "HeadSpec": "hidden dropout",
         "Spec": "name* factory* summary* requires",
-        "BackboneSpec": "preprocessing* blocks* cam_layer* cam_layout head weights inputs parameters "
-        "shown_layers",
+        "BackboneSpec": "preprocessing* blocks* cam_layer* cam_layout head weights "
+        "inputs parameters shown_layers",
         "OptimizerSpec": "options",
         "RegularizerSpec": "needs_landmarks",
         "ScheduleSpec": "",
