@@ -60,7 +60,7 @@ def test_fits_the_model(run, catalogue, predict):
     with open_predictions(predict(folder, probabilities=True, topk=3)) as found:
         assert found.names == names
         assert np.allclose(found.features()[()], bottleneck, atol=1e-4)
-        assert np.allclose(found._file["predictions/probability"][()], probability, atol=1e-5)
+        assert np.allclose(found.probability[()], probability, atol=1e-5)
         best = np.argsort(-probability, axis=1, kind="stable")[:, :3]
         assert np.array_equal(found.topk_index[()], best)
         assert np.allclose(

@@ -139,7 +139,7 @@ def test_uneven_shares_in_pieces(tmp_path: Path) -> None:
 
 def test_one_gpu_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each takes its own: a number would give all of them the same one."""
-    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0")):
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("TORCHELASTIC_RUN_ID", "1")):
         monkeypatch.setenv(name, value)
     refused = pytest.raises(UsageError, match="2 processes take a GPU each: write --device cuda$")
     with refused, group("cuda:1"):

@@ -112,7 +112,7 @@ def test_gradient_that_is_not_finite_changes_no_weight():
     """A loss may be finite and its gradient not: of a square root at 0, say."""
 
     class Root(Regularizer):
-        def penalty(self, head, outputs):
+        def penalty(self, head, outputs, targets):
             return (outputs.logits.sum() * 0).sqrt()
 
     made, _, _ = stepper(99)
