@@ -222,11 +222,7 @@ def prepare(
     freeze.unfreeze(model, blocks, parse_unfreeze(config.unfreeze))
     used = [component, *components.used(config)]
     components.check(config)
-    crossing: list[tuple[int, ...]] = []
-    if config.computes_once:
-        parts = cut(model.backbone, component.spec.name, preprocessing.size)
-        crossing = [each.shape for each in parts.crossing]
-    regularizers = components.regularizers(config, model, crossing)
+    regularizers = components.regularizers(config, model, _crossing(config, model, component))
     landmarks = None
     if any(isinstance(c.spec, RegularizerSpec) and c.spec.needs_landmarks for c in used):
         landmarks = Landmarks(shards, preprocessing)
@@ -255,6 +251,22 @@ def prepare(
         regularizers=regularizers,
         components=used,
     )
+
+
+def _crossing(
+    config: TrainConfig, model: Classifier, component: Component
+) -> list[tuple[int, ...]]:
+    """Shapes of what a batch holds of an image in place of its pixels; none where it holds these.
+
+    Looked for where a regularizer is there to be tried on it: to cut a network takes a second.
+    """
+    if config.mode == "bottleneck":
+        return [(model.head.kernels[0].shape[1],)]
+    if not (config.prefix_cache and config.regularizers):
+        return []
+    assert config.img_size is not None  # filled in
+    parts = cut(model.backbone, component.spec.name, config.img_size)
+    return [each.shape for each in parts.crossing]
 
 
 def _synchronized(model: Classifier, group: Group, device: torch.device) -> Classifier:
