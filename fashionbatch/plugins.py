@@ -14,6 +14,7 @@ Environment:
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
 import re
@@ -202,13 +203,20 @@ def _load(entry: metadata.EntryPoint, *, disabled: str) -> Plugin:
 #: what a plugin meets that was written for a later version than this one
 _NEWER = re.compile(
     r"(\w*Spec|Preprocessing)\.__init__\(\) got an unexpected keyword argument"
-    r"|^unknown hook |^module 'fashionbatch' has no attribute "
+    r"|^module 'fashionbatch' has no attribute "
 )
+#: pluggy's words
+_UNKNOWN_HOOK = re.compile(r"unknown hook '(\w+)'")
 
 
 def _cause(error: BaseException) -> str:
     """In one line."""
     reason = " ".join(str(error).split()) or "no message"
+    unknown = _UNKNOWN_HOOK.match(reason)
+    if unknown:
+        near = difflib.get_close_matches(unknown[1], [hook for hook, _ in KINDS.values()], n=1)
+        meant = f": did you mean {near[0]!r}?" if near else ""
+        return f"unknown hook {unknown[1]!r}{meant} (or of a newer fashionbatch than {__version__})"
     newer = f"; misspelled, or of a newer fashionbatch than {__version__}"
     return f"{type(error).__name__}: {reason}{newer if _NEWER.search(reason) else ''}"
 

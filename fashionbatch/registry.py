@@ -115,17 +115,12 @@ def create(component: Component, *args: Any, **options: Any) -> Any:
 def _check_options(
     component: Component, factory: Any, args: tuple[Any, ...], options: dict[str, Any]
 ) -> None:
-    try:
-        signature = inspect.signature(factory)
-    except (TypeError, ValueError):  # some C callables have none: they check for themselves
+    taken = _parameters(factory)
+    if taken is None:
         return
-    parameters = signature.parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return
-    takes = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    takes = takes[len(args) :]
+    takes = list(taken)[len(args) :]
     where = f"{component.kind} {component.spec.name!r}"
-    hints = _hints(factory)
+    hints = taken
     for option, value in options.items():
         if option not in takes:
             raise UnknownNameError(f"option of {where}", option, takes)
@@ -137,10 +132,36 @@ def _check_options(
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
-def _hints(factory: Any) -> dict[str, Any]:
-    """Types of a factory's parameters, as far as it says them."""
+def _parameters(factory: Any) -> dict[str, Any] | None:
+    """Names of a factory's parameters, in order, with their types as far as it says them.
+
+    A class that hands ``**options`` on takes those of the class that it is derived from, too.
+    ``None`` where the factory takes any, or does not say what it takes.
+    """
+    found: dict[str, Any] = {}
+    callables = [factory]
+    if inspect.isclass(factory):
+        callables = [vars(c)["__init__"] for c in factory.__mro__ if "__init__" in vars(c)]
+    for each in callables:
+        try:
+            parameters = list(inspect.signature(each).parameters.values())
+        except (TypeError, ValueError):  # some C callables have none: they check for themselves
+            return None
+        if inspect.isclass(factory):
+            parameters = parameters[1:]
+        hints = _hints(each)
+        for p in parameters:
+            if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD):
+                found.setdefault(p.name, hints.get(p.name))
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return found
+    return None
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    """Types of a function's parameters, as far as it says them."""
     try:
-        return typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+        return typing.get_type_hints(function)
     except Exception:  # annotations of another package may name what is not there
         return {}
 

@@ -343,3 +343,15 @@ def test_discovery_happens_once(install: Install) -> None:
     registry.components("optimizer")
     assert one("acme").status == "ok"
     assert sys.modules[module].CALLS == [1]
+
+
+def test_a_misspelled_hook_says_which_was_meant(install: Install) -> None:
+    """In one line, without what Python calls the module."""
+    install("acme", "import fashionbatch\n@fashionbatch.hookimpl\n"
+            "def fashionbatch_optimisers():\n    return []\n")  # fmt: skip
+    [plugin] = [p for p in plugins.discover() if p.name == "acme"]
+    assert plugin.status == "broken"
+    assert plugin.error.startswith(
+        "unknown hook 'fashionbatch_optimisers': did you mean 'fashionbatch_optimizers'?"
+    )
+    assert "<module" not in plugin.error

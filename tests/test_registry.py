@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from fashionbatch import registry
 from fashionbatch.errors import PluginError, UnknownNameError, UsageError
 from fashionbatch.plugins import KINDS
 from fashionbatch.registry import Component
-from fashionbatch.specs import OptimizerSpec, ScheduleSpec
+from fashionbatch.specs import OptimizerSpec, ScheduleSpec, VisualizerSpec
 
 
 def component(factory: object, requires: str = "") -> Component:
@@ -120,3 +121,26 @@ def test_text_where_a_number_is_wanted(options: dict[str, str], told: str) -> No
     with pytest.raises(UsageError, match=told):
         registry.create(component(lessened), 3, **options)
     registry.create(component(lessened), 3, drop=1, every=2)
+
+
+class _Base:
+    def __init__(self, intensity: float = 0.4, target: str | None = None) -> None:
+        self.intensity, self.target = intensity, target
+
+
+class _Derived(_Base):
+    def __init__(self, square: int = 12, **options: Any) -> None:
+        super().__init__(**options)
+        self.square = square
+
+
+def test_options_that_are_handed_on() -> None:
+    """A class that hands them on takes those of its base, and no others."""
+    spec = VisualizerSpec(name="cover", factory=_Derived, summary="")
+    component = Component(kind="visualizer", spec=spec, provider="p", version="1")
+    made = registry.create(component, square=3, intensity=0.7)
+    assert (made.square, made.intensity) == (3, 0.7)
+    with pytest.raises(UnknownNameError, match="did you mean 'square'"):
+        registry.create(component, sqare=3)
+    with pytest.raises(UsageError, match="intensity=x: it must be a number"):
+        registry.create(component, intensity="x")

@@ -77,7 +77,9 @@ def test_works_at_once(tmp_path: Path) -> None:
     written = ran(*command, "new", "my-own", "--kind", "source", cwd=tmp_path)
     folder = tmp_path / "fashionbatch-my-own"
     lines = written.stdout.splitlines()
-    assert lines[0].endswith("pip install -e ./fashionbatch-my-own")
+    assert "pip install " in lines[0] and lines[0].endswith(" -e ./fashionbatch-my-own")
+    # uv installs into this environment, whether a shell has activated it or not
+    assert lines[0].startswith("pip ") or sys.prefix in lines[0]
     assert lines[1:] == [
         "fashionbatch plugins check my-own",
         "python -m pytest ./fashionbatch-my-own",

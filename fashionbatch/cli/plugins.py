@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,9 +121,11 @@ def new(
     say(f"{folder} has a component of each kind: {', '.join(kinds)}. Install, check, test:")
     # pip would take a bare name for a package of the index
     quoted = shlex.quote(str(folder) if folder.is_absolute() else f"./{folder}")
-    pip = "pip" if importlib.util.find_spec("pip") else "uv pip"
+    pip = "pip install"
+    if importlib.util.find_spec("pip") is None:  # uv has to be told into which environment
+        pip = f"uv pip install --python {shlex.quote(sys.prefix)}"
     for command in (
-        f"{pip} install -e {quoted}",
+        f"{pip} -e {quoted}",
         f"fashionbatch plugins check {name}",
         f"python -m pytest {quoted}",
     ):

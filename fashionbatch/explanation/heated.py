@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
@@ -81,6 +82,10 @@ class HeatVisualizer(Visualizer):
     name: ClassVar[str] = "heat"
     title: ClassVar[str] = ""
     together: ClassVar[int | None] = None
+    # of a subclass whose own __init__ does not hand them on
+    intensity: float = 0.4
+    target: str | None = None
+    sheet: bool = False
 
     def __init__(
         self, intensity: float = 0.4, target: str | None = None, sheet: bool = False
@@ -90,7 +95,6 @@ class HeatVisualizer(Visualizer):
         self.intensity = intensity
         self.target = target
         self.sheet = sheet
-        self._cases: list[Case] = []
 
     def heat(self, explained: Explained, images: Sequence[Image.Image]) -> Heat:
         """Finds where the heat is; the one method that a subclass must write.
@@ -164,8 +168,13 @@ class HeatVisualizer(Visualizer):
 
     def finish(self) -> Iterator[Picture]:
         """See :class:`fashionbatch.Visualizer`."""
-        if self._cases:
+        if self._collected:
             yield self._sheet()
+
+    @functools.cached_property
+    def _collected(self) -> list[Case]:
+        """For a sheet."""
+        return []
 
     def _groups(self, items: Sequence[_T]) -> Iterator[Sequence[_T]]:
         step = self.together or max(1, len(items))
@@ -200,14 +209,15 @@ class HeatVisualizer(Visualizer):
         self, mixed: Image.Image, photo: Photo, caption: str, right: bool | None
     ) -> Iterator[Picture]:
         cell = on_mat(mixed, sheet.CELL)
-        self._cases.append(
+        self._collected.append(
             Case(cell=cell, name=photo.name, answer=caption, label=photo.label, right=right)
         )
-        if len(self._cases) == sheet.MOST:
+        if len(self._collected) == sheet.MOST:
             yield self._sheet()
 
     def _sheet(self) -> Picture:
-        cases, self._cases = self._cases, []
+        cases = self._collected.copy()
+        self._collected.clear()
         judged = [case.right for case in cases if case.right is not None]
         what = "the predicted class" if self.target is None else self.target
         about = f"what speaks for {what}, from blue (nothing) to red (most), in each image"
