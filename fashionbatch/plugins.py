@@ -139,12 +139,15 @@ class Command:
 
 def commands() -> tuple[Command, ...]:
     """Those of all installed packages, by name; of one whose plugins are all switched off, none."""
+    theirs = _entries(COMMANDS)
+    if not theirs:  # nearly always, and every --help asks
+        return ()
     off: dict[str, bool] = {}
     for entry in _entries(GROUP):
         package, _ = _distribution(entry)
         off[package] = off.get(package, True) and bool(switches.reason(entry.name))
     found = []
-    for entry in _entries(COMMANDS):
+    for entry in theirs:
         package, version = _distribution(entry)
         if not off.get(package, False):
             found.append(
