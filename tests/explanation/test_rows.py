@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,28 @@ def test_a_limit_is_spread(tmp_path: Path) -> None:
     taken = [source.name for source in photos.of_paths([tmp_path], 4)]
     assert taken == ["a/0.png", "a/9.png", "b/9.png", "c/9.png"]
     assert len(list(photos.of_paths([tmp_path]))) == 30
+
+
+def test_what_chooses_nothing_is_refused(run: Path, found: dict[str, Any], tmp_path: Path) -> None:
+    """Rows beside names, choices of a whole file's chart, images of a run's."""
+    name = f"{found['labels'][0]}/0.png"
+    common: dict[str, Any] = {"model": run, "output": tmp_path / "o", "device": "cpu"}
+    with pytest.raises(UsageError, match="--rows and names both choose"):
+        api.explain("grad-cam", [name], predictions=found["file"], rows="all", **common)
+    for options in ({"rows": "right"}, {"limit": 2}):
+        with pytest.raises(UsageError, match="draws the whole file"):
+            api.explain("confusion", predictions=found["file"], **options, **common)
+    Image.new("RGB", (9, 9)).save(tmp_path / "p.png")
+    with pytest.raises(UsageError, match="name no images"):
+        api.explain("curves", [tmp_path / "p.png"], **common)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_limit_takes_some_of_each_folder(tmp_path: Path) -> None:
+    """In turn, until there are enough."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for number in range(6):
+            Image.new("RGB", (9, 9)).save(tmp_path / folder / f"{folder}{number}.png")
+    each = photos.of_paths([tmp_path / "a", tmp_path / "b"], 4)
+    assert [source.name[0] for source in itertools.islice(each, 4)] == ["a", "b", "a", "b"]
