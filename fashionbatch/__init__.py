@@ -42,6 +42,7 @@ _PUBLIC = {
     "Picture": "fashionbatch.explanation.base",
     "Answer": "fashionbatch.explanation.base",
     "Explained": "fashionbatch.explanation.base",
+    "Subject": "fashionbatch.explanation.base",
     "Photo": "fashionbatch.explanation.base",
     "Heat": "fashionbatch.explanation.heated",
     "HeatVisualizer": "fashionbatch.explanation.heated",
@@ -87,6 +88,7 @@ __all__ = [
     "ScheduleSpec",
     "Source",
     "SourceSpec",
+    "Subject",
     "Targets",
     "Visualizer",
     "VisualizerSpec",
@@ -125,7 +127,7 @@ if TYPE_CHECKING:
         train,
         verify,
     )
-    from fashionbatch.explanation.base import Answer, Explained, Photo, Picture, Visualizer
+    from fashionbatch.explanation.base import Answer, Explained, Photo, Picture, Subject, Visualizer
     from fashionbatch.explanation.heated import Heat, HeatVisualizer
     from fashionbatch.hookspecs import hookimpl
     from fashionbatch.models.engine import Engine, EngineJob
