@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from fashionbatch.errors import StoreError, UsageError
+from fashionbatch.errors import ExecutionError, UsageError
 from fashionbatch.inference import plan as plans
 
 BOTH = {"devices": "cpu,cpu", "device": "auto", "engine": "eager"}
@@ -48,13 +48,13 @@ def test_equals_one_device(catalogue, predict, monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_process_that_always_dies(catalogue, predict, tmp_path):
-    """The run ends, and says which shard it was."""
+    """The run ends, and says how it died."""
 
     def kill(event, values):
         if event == "process":
             os.kill(values["pid"], signal.SIGKILL)
 
-    with pytest.raises(StoreError, match="died"):
+    with pytest.raises(ExecutionError, match="died 3 times before it was ready"):
         predict(catalogue(9), tell=kill, **BOTH)
     assert not (tmp_path / "out.h5").exists()
 
