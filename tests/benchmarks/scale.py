@@ -49,7 +49,7 @@ class Sums(fashionbatch.Engine):
     def run(self, images):
         rows = images.float().mean(dim=(1, 3)) / 255
         return tuple(
-            rows[:, torch.arange(width) % rows.shape[1]].reshape(-1, *shape)
+            rows[:, torch.arange(width) % rows.shape[1]].reshape(len(images), *shape)
             for width, shape in zip(self.widths, self.shapes)
         )
 '''

@@ -58,11 +58,12 @@ class Ray(fashionbatch.Executor):
         if self._mine:
             self._connect(address)
         if not self._room():
-            self.close()
-            raise ExecutionError(
+            text = (
                 f"the Ray cluster has no room for an actor with {num_cpus:g} CPUs and "
                 f"{num_gpus:g} GPUs: it has {_described()}; see --executor-kwargs"
             )
+            self.close()
+            raise ExecutionError(text)
 
     def _connect(self, address: str | None) -> None:
         env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
