@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "BackboneSpec": "fashionbatch.specs",
     "EngineSpec": "fashionbatch.specs",
+    "ExecutorSpec": "fashionbatch.specs",
     "HeadSpec": "fashionbatch.specs",
     "LoggerSpec": "fashionbatch.specs",
     "OptimizerSpec": "fashionbatch.specs",
@@ -34,6 +35,12 @@ _PUBLIC = {
     "Source": "fashionbatch.sources.base",
     "Engine": "fashionbatch.models.engine",
     "EngineJob": "fashionbatch.models.engine",
+    "Executor": "fashionbatch.execution.executor",
+    "Worker": "fashionbatch.execution.executor",
+    "WorkerProcess": "fashionbatch.execution.process",
+    "StoppedHere": "fashionbatch.execution.executor",
+    "Lease": "fashionbatch.execution.lending",
+    "Lending": "fashionbatch.execution.lending",
     "Logger": "fashionbatch.training.logger",
     "Regularizer": "fashionbatch.training.regularizer",
     "Schedule": "fashionbatch.training.schedule",
@@ -70,12 +77,16 @@ __all__ = [
     "Engine",
     "EngineJob",
     "EngineSpec",
+    "Executor",
+    "ExecutorSpec",
     "Explained",
     "Failure",
     "HeadSpec",
     "Heat",
     "HeatVisualizer",
     "Item",
+    "Lease",
+    "Lending",
     "Logger",
     "LoggerSpec",
     "OptimizerSpec",
@@ -88,10 +99,13 @@ __all__ = [
     "ScheduleSpec",
     "Source",
     "SourceSpec",
+    "StoppedHere",
     "Subject",
     "Targets",
     "Visualizer",
     "VisualizerSpec",
+    "Worker",
+    "WorkerProcess",
     "__version__",
     "audit",
     "doctor",
@@ -127,6 +141,9 @@ if TYPE_CHECKING:
         train,
         verify,
     )
+    from fashionbatch.execution.executor import Executor, StoppedHere, Worker
+    from fashionbatch.execution.lending import Lease, Lending
+    from fashionbatch.execution.process import WorkerProcess
     from fashionbatch.explanation.base import Answer, Explained, Photo, Picture, Subject, Visualizer
     from fashionbatch.explanation.heated import Heat, HeatVisualizer
     from fashionbatch.hookspecs import hookimpl
@@ -136,6 +153,7 @@ if TYPE_CHECKING:
     from fashionbatch.specs import (
         BackboneSpec,
         EngineSpec,
+        ExecutorSpec,
         HeadSpec,
         LoggerSpec,
         OptimizerSpec,

@@ -12,6 +12,7 @@
     ├── PluginError              a component's package is broken or missing
     ├── ModelError               a saved model or a weights file cannot be used
     ├── TrainingError            training cannot go on
+    ├── ExecutionError       the workers of an executor cannot be had, or do not fit
     ├── StoppedError             exit code 128 + signal: it was asked to stop; its work is saved
     └── StoreError               a prediction file is damaged, foreign or incomplete
 
@@ -111,6 +112,10 @@ class ModelError(FashionbatchError):
 
 class TrainingError(FashionbatchError):
     """Training that cannot go on, such as a loss that is not finite."""
+
+
+class ExecutionError(FashionbatchError):
+    """Workers that cannot be had, that die, or that are of another version."""
 
 
 class StoppedError(FashionbatchError):

@@ -132,6 +132,12 @@ class ShardSet:
         index = self.index.replaced(label=table[self.labels])
         return ShardSet(self.path, manifest, index, self.damaged, self.skipped, self.notes)
 
+    def absolute(self) -> ShardSet:
+        """The same for a process that works in another folder."""
+        return ShardSet(
+            self.path.absolute(), self.manifest, self.index, self.damaged, self.skipped, self.notes
+        )
+
     def select(
         self,
         split: str | None = None,
