@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def predict(
     from fashionbatch.inference import job as jobs
     from fashionbatch.inference import plan as plans
     from fashionbatch.inference import predict as prediction
-    from fashionbatch.inference.output import parts_folder
+    from fashionbatch.inference.output import only_run, parts_folder
     from fashionbatch.shards.select import Selection
 
     named = path.resolve().name.removesuffix(".tar") + (f"-{config.split}" if config.split else "")
@@ -65,7 +66,9 @@ def predict(
         exclude=exclude,
     )
     tell("start", {"items": plan.items, "model": str(run), "output": str(output)})
-    with executor_of(config) as executor:
+    with executor_of(config) as executor, ExitStack() as stack:
+        if not (executor.local or dry_run):
+            stack.enter_context(only_run(output))
         site = executor.ask(partial(jobs.Site.of, config))
         job = jobs.prepare(plan, run, config, output, tell, site=site)
         result = prediction.predict(job, tell, executor, dry_run=dry_run)

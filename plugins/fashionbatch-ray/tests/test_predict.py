@@ -13,7 +13,16 @@ from typing import Any
 
 import fashionbatch
 import pytest
-from fashionbatch.errors import ExecutionError, FashionbatchError, UsageError
+from fashionbatch.errors import ExecutionError, FashionbatchError, OutputExistsError, UsageError
+
+#: holds the lock of a run at work, until it is killed
+HOLDS = """
+import pathlib, sys, time
+from fashionbatch import files
+with files.locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(100)
+"""
 
 
 def options(cluster: Any, *more: str) -> dict[str, Any]:
@@ -87,6 +96,15 @@ def test_bad_clusters(
 ) -> None:
     """No cluster, none with room, other versions, a missing plugin: one line each."""
     nodes = cluster(1, FASHIONBATCH_PLUGINS="ray")
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, tmp_path / ".x.h5.driver"], stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline()
+    with pytest.raises(OutputExistsError, match="another run predicts into"):
+        predict(shards, "x.h5", **options(nodes))
+    other.kill()
+    other.wait()
     with pytest.raises(FashionbatchError, match="onnxruntime"):
         predict(shards, "x.h5", **{**options(nodes), "engine": "onnxruntime"})
     with pytest.raises(ExecutionError, match=r"no room for an actor with 4 CPUs .* has 1 CPUs"):
