@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from fashionbatch import folders
+from fashionbatch.address import Address, Location, located, name_of
 from fashionbatch.api.telling import Tell, silent
 from fashionbatch.config import PredictConfig
 from fashionbatch.errors import UsageError
@@ -14,12 +14,13 @@ from fashionbatch.fields import make
 
 
 def predict(
-    source: str | Path, *, tell: Tell = silent, dry_run: bool = False, **options: Any
+    source: str | Location, *, tell: Tell = silent, dry_run: bool = False, **options: Any
 ) -> dict[str, Any]:
     """Predicts a folder of images or of shards into one HDF5 file.
 
     Args:
-        source: a folder of images, an image, a data set, or tar files.
+        source: a folder of images, an image, a data set, or tar files; or the address of a data
+            set or of tar files.
         tell: gets ``("start", ...)``, ``("plan", ...)``, ``("progress", {"items"})``,
             ``("failed", ...)`` and others, see :func:`fashionbatch.inference.predict.predict`.
         dry_run: only return the plan; nothing is written.
@@ -42,7 +43,7 @@ def predict(
             f"WORLD_SIZE={os.environ['WORLD_SIZE']} is set, as torchrun does: a prediction is one "
             "process; start it without torchrun, or unset RANK and WORLD_SIZE"
         )
-    path = Path(source)
+    path = located(source)
     run = folders.find_run(config.model)
     from fashionbatch.inference import job as jobs
     from fashionbatch.inference import plan as plans
@@ -50,7 +51,7 @@ def predict(
     from fashionbatch.inference.output import parts_folder
     from fashionbatch.shards.select import Selection
 
-    named = path.resolve().name.removesuffix(".tar") + (f"-{config.split}" if config.split else "")
+    named = name_of(path) + (f"-{config.split}" if config.split else "")
     suffix = "" if config.no_merge else ".h5"
     output = config.output or folders.PREDICTIONS / f"{named}-{run.name}{suffix}"
     # predictions may lie below the catalogue, and are not part of it
@@ -62,7 +63,8 @@ def predict(
         selection=Selection(**config.selection()),
         exclude=exclude,
     )
-    tell("start", {"items": plan.items, "model": str(run), "output": str(output)})
+    model = str(config.model if isinstance(config.model, Address) else run)
+    tell("start", {"items": plan.items, "model": model, "output": str(output)})
     job = jobs.prepare(plan, run, config, output, tell)
     result = prediction.predict(job, tell, dry_run=dry_run)
-    return {**result, "model": str(run)}
+    return {**result, "model": model}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fashionbatch.address import Location
 from fashionbatch.config.selecting import Selecting
 from fashionbatch.errors import UsageError
 from fashionbatch.fields import option
@@ -18,8 +19,8 @@ FEATURE_DTYPES = ("float32", "float16")
 class PredictConfig(Selecting):
     """How a catalogue is predicted; see :func:`fashionbatch.predict`."""
 
-    model: Path | None = option(
-        None, "Run (or its folder) whose model predicts. [default: the newest in runs/]"
+    model: Location | None = option(
+        None, "Run (or its folder, or address) whose model predicts. [default: the newest in runs/]"
     )
     output: Path | None = option(
         None, "HDF5 file to make. [default: predictions/INPUT-RUN.h5]", "--output", "-o"

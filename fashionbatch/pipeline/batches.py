@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from fashionbatch.errors import FashionbatchError, ImageError
+from fashionbatch.pipeline.foresight import announce
 from fashionbatch.pipeline.load import load
 from fashionbatch.pipeline.transforms import augment
 from fashionbatch.specs import Preprocessing
@@ -164,6 +165,7 @@ class _Load:
         pixels = np.empty((len(rows), side, side, 3), np.uint8)
         good: list[int] = []
         failures: list[tuple[int, ImageError]] = []
+        announce(self.images, rows.tolist())
         for row in rows.tolist():
             try:
                 pixels[len(good)] = load(self.images.read(row), self.preprocessing)

@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from fashionbatch.address import Location, located
 from fashionbatch.errors import StoreError, UnknownNameError, UsageError
 from fashionbatch.sources import Attribute
 from fashionbatch.store.arrays import Array
@@ -311,11 +312,14 @@ class Predictions:
         return self._json("fingerprint")
 
     @property
-    def source(self) -> Path | None:
-        """Where the catalogue lay when it was predicted, if the file says so."""
+    def source(self) -> Location | None:
+        """Where the catalogue lay when it was predicted, if the file says so.
+
+        An address is for people: a file that others made must not decide which hosts are asked.
+        """
         with reading(self.path, "the attribute source"):
             found = self._storage.attrs.get("source")
-        return None if found is None else Path(str(found))
+        return None if found is None else _lay(str(found))
 
     def about(self) -> dict[str, str]:
         """The texts that the file says of itself: card, fingerprint, configuration, as JSON."""
@@ -337,6 +341,13 @@ class Predictions:
                 "or predict again"
             ) from error
         return values
+
+
+def _lay(text: str) -> Location:
+    try:
+        return located(text)
+    except UsageError:
+        return Path(text)
 
 
 def open_predictions(path: str | Path) -> Predictions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from typing import Any
 
 import pytest
 
+import fashionbatch
 from fashionbatch.remote import client
-from tests.conftest import Catalog
+from tests.conftest import Photo
 from tests.remote.hosts import Host
 
 BUCKET = "bucket"
@@ -101,12 +103,20 @@ def upload(bucket: Any) -> Callable[[Path, str], None]:
     return put
 
 
-@pytest.fixture
-def data_set(tmp_path: Path, catalog: Catalog) -> Path:
-    """A packed data set of 24 photographs of 2 classes, in several shards."""
-    import fashionbatch
-
-    photos = catalog({"dress": 12, "hat": 12})
-    output = tmp_path / "packed"
-    fashionbatch.shard(photos, output=str(output), samples_per_shard=6, workers=1)
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory, photo: Photo) -> Path:
+    """A packed data set of 24 photographs of 2 classes, in 6 shards; to be copied."""
+    folder = tmp_path_factory.mktemp("remote")
+    for number in range(24):
+        file = folder / "photos" / ("dress", "hat")[number % 2] / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(photo(number, (40 + number % 5, 50 + number % 7)))
+    output = folder / "packed"
+    fashionbatch.shard(folder / "photos", output=str(output), samples_per_shard=6, workers=1)
     return output
+
+
+@pytest.fixture
+def data_set(packed: Path, tmp_path: Path) -> Path:
+    """The same, one's own."""
+    return shutil.copytree(packed, tmp_path / "packed")
