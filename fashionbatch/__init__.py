@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "BackboneSpec": "fashionbatch.specs",
     "EngineSpec": "fashionbatch.specs",
+    "ExecutorSpec": "fashionbatch.specs",
     "HeadSpec": "fashionbatch.specs",
     "LoggerSpec": "fashionbatch.specs",
     "OptimizerSpec": "fashionbatch.specs",
@@ -34,6 +35,12 @@ _PUBLIC = {
     "Source": "fashionbatch.sources.base",
     "Engine": "fashionbatch.models.engine",
     "EngineJob": "fashionbatch.models.engine",
+    "Executor": "fashionbatch.execution.executor",
+    "Worker": "fashionbatch.execution.executor",
+    "WorkerProcess": "fashionbatch.execution.process",
+    "StoppedHere": "fashionbatch.execution.executor",
+    "Lease": "fashionbatch.execution.lending",
+    "Lending": "fashionbatch.execution.lending",
     "Logger": "fashionbatch.training.logger",
     "Regularizer": "fashionbatch.training.regularizer",
     "Schedule": "fashionbatch.training.schedule",
@@ -69,12 +76,16 @@ __all__ = [
     "Engine",
     "EngineJob",
     "EngineSpec",
+    "Executor",
+    "ExecutorSpec",
     "Explained",
     "Failure",
     "HeadSpec",
     "Heat",
     "HeatVisualizer",
     "Item",
+    "Lease",
+    "Lending",
     "Logger",
     "LoggerSpec",
     "OptimizerSpec",
@@ -87,9 +98,12 @@ __all__ = [
     "ScheduleSpec",
     "Source",
     "SourceSpec",
+    "StoppedHere",
     "Targets",
     "Visualizer",
     "VisualizerSpec",
+    "Worker",
+    "WorkerProcess",
     "__version__",
     "audit",
     "doctor",
@@ -125,6 +139,9 @@ if TYPE_CHECKING:
         train,
         verify,
     )
+    from fashionbatch.execution.executor import Executor, StoppedHere, Worker
+    from fashionbatch.execution.lending import Lease, Lending
+    from fashionbatch.execution.process import WorkerProcess
     from fashionbatch.explanation.base import Answer, Explained, Photo, Picture, Visualizer
     from fashionbatch.explanation.heated import Heat, HeatVisualizer
     from fashionbatch.hookspecs import hookimpl
@@ -134,6 +151,7 @@ if TYPE_CHECKING:
     from fashionbatch.specs import (
         BackboneSpec,
         EngineSpec,
+        ExecutorSpec,
         HeadSpec,
         LoggerSpec,
         OptimizerSpec,

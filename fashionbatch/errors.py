@@ -13,6 +13,7 @@
     ├── ModelError               a saved model or a weights file cannot be used
     ├── TrainingError            training cannot go on
     ├── RemoteError              a host or bucket cannot be reached, refuses, or is not what it was
+    ├── ExecutionError           the workers of an executor cannot be had, or do not fit
     ├── StoppedError             exit code 128 + signal: it was asked to stop; its work is saved
     └── StoreError               a prediction file is damaged, foreign or incomplete
 
@@ -115,6 +116,10 @@ class TrainingError(FashionbatchError):
 
 class RemoteError(FashionbatchError):
     """A host or bucket that cannot be reached, refuses, or gives other bytes than it said."""
+
+
+class ExecutionError(FashionbatchError):
+    """Workers that cannot be had, that die, or that are of another version."""
 
 
 class StoppedError(FashionbatchError):

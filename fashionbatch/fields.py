@@ -90,7 +90,10 @@ class Checked:
     def chosen(self) -> dict[str, Any]:
         """The fields that differ from their defaults, paths and speed aside: what was asked for."""
         default = {f.name: f.default for f in dataclasses.fields(self)}  # type: ignore[arg-type]  # every subclass is a dataclass
-        aside = ("output", "root", "class_names", "workers", "exist_ok", "append")
+        aside = (
+            "output", "root", "class_names", "workers", "exist_ok", "append", "executor", "address",
+            "executor_kwargs",
+        )  # fmt: skip
         return {
             name: value
             for name, value in self.to_json().items()

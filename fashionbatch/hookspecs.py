@@ -31,6 +31,7 @@ import pluggy
 from fashionbatch.specs import (
     BackboneSpec,
     EngineSpec,
+    ExecutorSpec,
     LoggerSpec,
     OptimizerSpec,
     RegularizerSpec,
@@ -147,4 +148,16 @@ def fashionbatch_engines() -> Iterable[EngineSpec]:  # type: ignore[empty-body] 
             name="openvino", factory="my_package:OpenVino", summary="OpenVINO, for Intel CPUs",
             devices=("cpu",), missing="my_package:missing", preparation=5.0,
         )
+    """
+
+
+@hookspec
+def fashionbatch_executors() -> Iterable[ExecutorSpec]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Executors that have workers do the work, for ``--executor NAME``.
+
+    .. versionadded:: 0.1
+
+    Example::
+
+        yield ExecutorSpec(name="dask", factory="my_package:Dask", summary="workers of Dask")
     """

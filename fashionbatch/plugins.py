@@ -33,6 +33,7 @@ from fashionbatch.errors import PluginError, UnknownNameError, UsageError
 from fashionbatch.specs import (
     BackboneSpec,
     EngineSpec,
+    ExecutorSpec,
     LoggerSpec,
     OptimizerSpec,
     RegularizerSpec,
@@ -57,6 +58,7 @@ KINDS: dict[str, tuple[str, type[Spec]]] = {
     "visualizer": ("fashionbatch_visualizers", VisualizerSpec),
     "source": ("fashionbatch_sources", SourceSpec),
     "engine": ("fashionbatch_engines", EngineSpec),
+    "executor": ("fashionbatch_executors", ExecutorSpec),
 }
 
 

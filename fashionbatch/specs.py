@@ -326,14 +326,17 @@ class EngineSpec(Spec):
         automatic: whether ``--engine auto`` may take it; one that is not is taken by its name only.
 
             .. versionadded:: 0.1
-
-            .. versionadded:: 0.1
     """
 
     devices: tuple[str, ...] = ("cpu", "cuda")
     missing: Factory | None = None
     preparation: float = 0.0
     automatic: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutorSpec(Spec):
+    """Something that has workers do the work; see :class:`fashionbatch.Executor`."""
 
 
 @dataclass(frozen=True, kw_only=True)

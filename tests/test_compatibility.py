@@ -20,7 +20,8 @@ from fashionbatch.cli import app
 #: what 0.1 published: fields, those without a default marked with *. Add versions, change nothing.
 PUBLISHED = {
     "0.1": {
-        "hooks": "backbones optimizers regularizers schedules loggers visualizers sources engines",
+        "hooks": "backbones optimizers regularizers schedules loggers visualizers sources engines "
+        "executors",
         "Preprocessing": "size resize crop_mode interpolation mean std",
         "HeadSpec": "hidden dropout",
         "Spec": "name* factory* summary* requires",
@@ -32,6 +33,7 @@ PUBLISHED = {
         "LoggerSpec": "",
         "VisualizerSpec": "needs_images needs_predictions",
         "EngineSpec": "devices missing preparation automatic",
+        "ExecutorSpec": "",
         "SourceSpec": "detect* generic",
     },
 }

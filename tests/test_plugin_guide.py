@@ -45,6 +45,7 @@ COMPONENTS = (
     ("visualizer", "saliency"),
     ("source", "zip"),
     ("engine", "plain"),
+    ("executor", "alone"),
 )
 
 
@@ -208,6 +209,7 @@ def test_the_guides_components_keep_the_contract(tmp_path: Path) -> None:
         "visualizer": testing.check_visualizer,
         "source": lambda spec: testing.check_source(spec, archive),
         "engine": testing.check_engine,
+        "executor": lambda spec: testing.check_executor(spec, deaths=False),
     }
     assert checks.keys() == plugins.KINDS.keys() == {kind for kind, _ in COMPONENTS}
     for kind, name in COMPONENTS:
@@ -250,7 +252,18 @@ def test_nothing_for_plugins_is_left_out() -> None:
     beside = {"__version__", "open_shards"}  # of those who use results
     for name in set(fashionbatch.__all__) - jobs - beside:
         assert name in told, name
-    bases = "Engine", "HeatVisualizer", "Logger", "Regularizer", "Schedule", "Source", "Visualizer"
+    bases = (
+        "Engine",
+        "Executor",
+        "Lending",
+        "WorkerProcess",
+        "HeatVisualizer",
+        "Logger",
+        "Regularizer",
+        "Schedule",
+        "Source",
+        "Visualizer",
+    )
     for base in bases:
         for method, value in vars(getattr(fashionbatch, base)).items():
             if not method.startswith("_") and callable(value):

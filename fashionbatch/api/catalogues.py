@@ -9,6 +9,7 @@ from typing import Any
 from fashionbatch import config as configs
 from fashionbatch import folders
 from fashionbatch.address import Location, located, name_of
+from fashionbatch.api.executing import executor_of
 from fashionbatch.api.telling import Tell, silent
 from fashionbatch.config import InspectConfig, ShardConfig
 from fashionbatch.errors import UsageError
@@ -62,33 +63,32 @@ def shard(source: str | Path, *, tell: Tell = silent, **options: Any) -> dict[st
             "outside with -o"
         )
     component = find_source(path, source_name)
-    manifest = write.write(
-        write.Job(
-            source=registry.create(component, path, **source_options),
-            output=output.resolve() if output.is_symlink() else output,
-            prepare=ingest,
-            selection=Selection(**config.selection()),
-            split=parse_split(config.split) if config.split else None,
-            default_split=parse_split(configs.DEFAULT_SPLIT),
-            group_by=config.group_by,
-            exclude_label=parse_names(config.exclude_label),
-            allow_missing_classes=config.allow_missing_classes,
-            allow_new_classes=config.allow_new_classes,
-            drop_duplicates=config.drop_duplicates,
-            samples_per_shard=config.samples_per_shard,
-            workers=config.workers or os.cpu_count() or 1,
-            replace=config.exist_ok,
-            append=config.append,
-            about={
-                "name": name,
-                "component": component.provenance,
-                "options": config.chosen(),
-                "pixels": ingest.pixels,
-            },
-            settings={**ingest.settings, "source": [source_name, repr(source_options)]},
-        ),
-        tell,
+    job = write.Job(
+        source=registry.create(component, path, **source_options),
+        output=output.resolve() if output.is_symlink() else output,
+        prepare=ingest,
+        selection=Selection(**config.selection()),
+        split=parse_split(config.split) if config.split else None,
+        default_split=parse_split(configs.DEFAULT_SPLIT),
+        group_by=config.group_by,
+        exclude_label=parse_names(config.exclude_label),
+        allow_missing_classes=config.allow_missing_classes,
+        allow_new_classes=config.allow_new_classes,
+        drop_duplicates=config.drop_duplicates,
+        samples_per_shard=config.samples_per_shard,
+        workers=config.workers or os.cpu_count() or 1,
+        replace=config.exist_ok,
+        append=config.append,
+        about={
+            "name": name,
+            "component": component.provenance,
+            "options": config.chosen(),
+            "pixels": ingest.pixels,
+        },
+        settings={**ingest.settings, "source": [source_name, repr(source_options)]},
     )
+    with executor_of(config) as executor:
+        manifest = write.write(job, tell, executor)
     return {
         "output": str(output),
         "items": manifest.items,

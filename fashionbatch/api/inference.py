@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 from fashionbatch import folders
 from fashionbatch.address import Address, Location, located, name_of
+from fashionbatch.api.executing import executor_of
 from fashionbatch.api.telling import Tell, silent
 from fashionbatch.config import PredictConfig
 from fashionbatch.errors import UsageError
@@ -65,6 +67,8 @@ def predict(
     )
     model = str(config.model if isinstance(config.model, Address) else run)
     tell("start", {"items": plan.items, "model": model, "output": str(output)})
-    job = jobs.prepare(plan, run, config, output, tell)
-    result = prediction.predict(job, tell, dry_run=dry_run)
+    with executor_of(config) as executor:
+        site = executor.ask(partial(jobs.Site.of, config))
+        job = jobs.prepare(plan, run, config, output, tell, site=site)
+        result = prediction.predict(job, tell, executor, dry_run=dry_run)
     return {**result, "model": model}

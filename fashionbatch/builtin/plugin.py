@@ -9,6 +9,7 @@ from fashionbatch.hookspecs import hookimpl
 from fashionbatch.specs import (
     BackboneSpec,
     EngineSpec,
+    ExecutorSpec,
     HeadSpec,
     LoggerSpec,
     OptimizerSpec,
@@ -264,4 +265,14 @@ def fashionbatch_engines() -> Iterator[EngineSpec]:
         summary="torch.compile with frozen weights: half a minute before the first batch",
         missing=f"{engines}:compiler_missing",
         preparation=40.0,
+    )
+
+
+@hookimpl
+def fashionbatch_executors() -> Iterator[ExecutorSpec]:
+    """This machine."""
+    yield ExecutorSpec(
+        name="local",
+        factory="fashionbatch.execution.local:Local",
+        summary="processes on this machine",
     )

@@ -100,6 +100,11 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
         f"{plan['batch_size']}, {counted(plan['shards'], 'shard')} in all; about "
         f"{size(plan['bytes'])} of output",
     ]
+    if plan["bytes_read"] is not None:
+        lines[0] += f", {size(plan['bytes_read'])} to read"
+    if plan["parallel"] > 1:
+        each = counted(plan["shards_each"], "shard")
+        lines.append(f"{counted(plan['parallel'], 'worker')}, up to {each} for each")
     lines += engine_lines(plan)
     if plan["seconds"] is not None:
         lines.append(f"it is going to take about {duration(plan['seconds'])}")

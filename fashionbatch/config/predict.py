@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fashionbatch.address import Location
+from fashionbatch.config.executing import LOCAL, Executing
 from fashionbatch.config.selecting import Selecting
 from fashionbatch.errors import UsageError
 from fashionbatch.fields import option
@@ -16,7 +17,7 @@ FEATURE_DTYPES = ("float32", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig(Selecting):
+class PredictConfig(Selecting, Executing):
     """How a catalogue is predicted; see :func:`fashionbatch.predict`."""
 
     model: Location | None = option(
@@ -67,6 +68,11 @@ class PredictConfig(Selecting):
     max_failures: str | None = option(
         None, "Stop where more images fail: N, or P% of all. [default: go on whatever fails]"
     )
+    rate: float | None = option(
+        None,
+        "Images per second of each worker, to tell how long it takes. [default: timed]",
+        above=0,
+    )
     restart: bool = option(
         False, "Discard what an earlier run has finished. [default: go on with it]"
     )
@@ -88,6 +94,11 @@ class PredictConfig(Selecting):
         parse_choice(self.engine)
         if self.devices is not None and self.device != "auto":
             raise UsageError("--devices names all, and --device one: leave one of them out")
+        if self.devices is not None and self.executor != LOCAL:
+            raise UsageError(
+                f"--devices names those of this machine: --executor {self.executor} has its own "
+                "workers, each on --device"
+            )
         if not self.device_names:
             raise UsageError(f"--devices {self.devices!r}: name some, such as 0,1")
         if self.max_failures is not None:

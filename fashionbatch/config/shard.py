@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fashionbatch.config.executing import Executing
 from fashionbatch.config.selecting import Selecting
 from fashionbatch.errors import UsageError
 from fashionbatch.fields import option
@@ -19,7 +20,7 @@ DEFAULT_SPLIT = "train=0.8,val=0.1,test=0.1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardConfig(Selecting):
+class ShardConfig(Selecting, Executing):
     """How a catalogue is packed; see :func:`fashionbatch.shard`."""
 
     output: Path | None = option(

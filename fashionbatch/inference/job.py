@@ -41,6 +41,43 @@ _SAMPLE = 1000  # names that the others are as long as
 
 
 @dataclass(frozen=True, kw_only=True)
+class Site:
+    """What the numbers depend on of the place where the network runs.
+
+    Attributes:
+        kind: type of the device, as torch has it.
+        precision: of the numbers within the network.
+    """
+
+    kind: str
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} in {self.precision}"
+
+    @classmethod
+    def of(cls, config: PredictConfig) -> Site:
+        """This machine.
+
+        Raises:
+            UsageError: it has no such device.
+        """
+        each = [devices.choose(name) for name in config.device_names]
+        device = each[0]
+        if any(other.type != device.type for other in each):
+            raise UsageError(
+                f"--devices {config.devices}: devices of several kinds round differently: name one "
+                "kind"
+            )
+        precision = config.precision
+        if precision == "auto":
+            precision = "float32"
+            if device.type == "cuda":
+                precision = "bfloat16" if devices.has_bfloat16(device) else "float16"
+        return cls(kind=device.type, precision=precision)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """What is predicted, with what, and into which file.
 
@@ -50,7 +87,7 @@ class Job:
         config: of the job.
         output: the HDF5 file.
         labels: int32, of every row of the units in order; -1 unknown.
-        device: to run on; the first one where there are several.
+        site: where the network runs.
         tap: the model, with the layer whose output is stored.
         answers: what is stored.
         grid: which images go through the network together.
@@ -62,26 +99,22 @@ class Job:
     config: PredictConfig
     output: Path
     labels: npt.NDArray[np.int32]
-    device: torch.device
+    site: Site
     tap: FeatureTap
     answers: Answers
     grid: Grid
 
     @property
-    def precision(self) -> str:
-        """Of the numbers within the network."""
-        if self.config.precision != "auto":
-            return self.config.precision
-        if self.device.type != "cuda":
-            return "float32"
-        return "bfloat16" if devices.has_bfloat16(self.device) else "float16"
+    def device(self) -> torch.device:
+        """Of this process, to run on; the first one where there are several."""
+        return devices.choose(self.config.device_names[0])
 
     @property
     def workers(self) -> int:
         """Processes that read and decode, for each device."""
         if self.config.workers is not None:
             return self.config.workers
-        return max(1, default_workers(self.device.type) // len(self.config.device_names))
+        return max(1, default_workers(self.site.kind) // len(self.config.device_names))
 
     @property
     def limits(self) -> Limits:
@@ -113,8 +146,8 @@ class Job:
             "batch_size": self.grid.batch_size,
             "classes": list(self.card.classes),
             "attributes": [asdict(a) for a in self.card.attributes],
-            "device": self.device.type,
-            "precision": self.precision,
+            "device": self.site.kind,
+            "precision": self.site.precision,
             "code": code_version(),
         }
 
@@ -133,7 +166,7 @@ class Job:
             module=self.tap,
             shape=(self.grid.batch_size, 3, side, side),
             device=self.device,
-            precision=self.precision,
+            precision=self.site.precision,
             key=files.fingerprint([structure, self.config.features]),
         )
 
@@ -145,7 +178,15 @@ class Job:
         return _FILE_BYTES + int(each * self.plan.items)
 
 
-def prepare(plan: Plan, folder: Path, config: PredictConfig, output: Path, tell: Tell) -> Job:
+def prepare(
+    plan: Plan,
+    folder: Path,
+    config: PredictConfig,
+    output: Path,
+    tell: Tell,
+    *,
+    site: Site | None = None,
+) -> Job:
     """Loads the model and checks what can be checked before an image is read.
 
     Args:
@@ -154,6 +195,7 @@ def prepare(plan: Plan, folder: Path, config: PredictConfig, output: Path, tell:
         config: of the job.
         output: the HDF5 file.
         tell: gets ``("warn", {"text"})``, ``("labels", {"known", "of"})``.
+        site: where the network runs, if not here.
 
     Raises:
         ModelError: the model is damaged, or its package is missing.
@@ -162,12 +204,7 @@ def prepare(plan: Plan, folder: Path, config: PredictConfig, output: Path, tell:
     """
     model, card = cards.load(folder)
     labels = _labels(plan, card, config, tell)
-    each = [devices.choose(name) for name in config.device_names]
-    device = each[0]
-    if any(other.type != device.type for other in each):
-        raise UsageError(
-            f"--devices {config.devices}: devices of several kinds round differently: name one kind"
-        )
+    site = site or Site.of(config)
     tap = FeatureTap(model, config.features)
     shapes = try_out(tap, card.preprocessing.size)
     answers = Answers(
@@ -183,7 +220,7 @@ def prepare(plan: Plan, folder: Path, config: PredictConfig, output: Path, tell:
         config=config,
         output=output,
         labels=labels,
-        device=device,
+        site=site,
         tap=tap,
         answers=answers,
         grid=grid,

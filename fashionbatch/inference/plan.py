@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -54,6 +55,14 @@ class Catalogue(Protocol):
 
     def sha256(self, row: int) -> bytes:
         """Of the image's bytes; those of a folder are read for it. Raises as :meth:`read`."""
+        ...
+
+    def stored_bytes(self, rows: npt.NDArray[np.int64]) -> int:
+        """Of these images; what cannot be read has none."""
+        ...
+
+    def absolute(self) -> Catalogue:
+        """The same for a process that works in another folder."""
         ...
 
 
@@ -106,6 +115,15 @@ class Plan:
     def items(self) -> int:
         """Of all units."""
         return sum(u.count for u in self.units)
+
+    def stored_bytes(self, numbers: Sequence[int]) -> int:
+        """Of the images of some units; of a folder each file is looked at."""
+        units = [self.units[number] for number in numbers]
+        return sum(self.catalogue.stored_bytes(u.rows) for u in units if u.damage is None)
+
+    def absolute(self) -> Plan:
+        """The same for a process that works in another folder."""
+        return replace(self, catalogue=self.catalogue.absolute())
 
     def bounded(self, most: int) -> Plan:
         """The same images in units of at most so many: a part is built in memory.
@@ -336,6 +354,18 @@ class Folder:
         """See :class:`Catalogue`."""
         return hashlib.sha256(self.read(row)).digest()
 
+    def stored_bytes(self, rows: npt.NDArray[np.int64]) -> int:
+        """See :class:`Catalogue`."""
+        total = 0
+        for row in rows.tolist():
+            with suppress(OSError):
+                total += os.stat(f"{self.root}/{from_text(self.names[row])}").st_size
+        return total
+
+    def absolute(self) -> Folder:
+        """See :class:`Catalogue`."""
+        return Folder(Path(self.root).absolute(), self.names)
+
 
 class PackedCatalogue:
     """Images in shards."""
@@ -372,6 +402,14 @@ class PackedCatalogue:
         """See :class:`Catalogue`; as packed."""
         digest: bytes = self.shards.index.sha256[row].tobytes()
         return digest
+
+    def stored_bytes(self, rows: npt.NDArray[np.int64]) -> int:
+        """See :class:`Catalogue`."""
+        return int(self.shards.index.size[rows].sum())
+
+    def absolute(self) -> PackedCatalogue:
+        """See :class:`Catalogue`."""
+        return PackedCatalogue(self.shards.absolute())
 
 
 def known_labels(plan: Plan, classes: Sequence[str]) -> Iterator[int]:

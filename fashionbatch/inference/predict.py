@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fashionbatch import files
 from fashionbatch.errors import SourceError, StoppedError, UsageError
-from fashionbatch.inference import leases, output
+from fashionbatch.execution.executor import Executor, StoppedHere
+from fashionbatch.execution.lending import Lending
+from fashionbatch.inference import output
 from fashionbatch.inference.job import Job, Tell
-from fashionbatch.inference.leases import Lessee
 from fashionbatch.inference.plan import Unit, content_now
 from fashionbatch.inference.reuse import Reuse
-from fashionbatch.inference.stream import Failures, StoppedHere, Stream, Writer
-from fashionbatch.interrupt import interrupts
+from fashionbatch.inference.stream import Failures, Stream, Writer
+from fashionbatch.inference.units import Units
+from fashionbatch.inference.worker import Recipe
+from fashionbatch.interrupt import Interrupt, interrupts
 from fashionbatch.models import choice
-from fashionbatch.models.choice import AUTO, Chosen
+from fashionbatch.models.choice import AUTO, Chosen, Picked
 from fashionbatch.pipeline.pool import Pool
+from fashionbatch.registry import Component
 from fashionbatch.shards.threads import in_order
 from fashionbatch.sources.base import to_text
 from fashionbatch.store import merge as merging
@@ -37,13 +42,14 @@ _ROUNDS = 3
 _READERS = 4
 
 
-def predict(job: Job, tell: Tell, *, dry_run: bool = False) -> dict[str, Any]:
+def predict(job: Job, tell: Tell, executor: Executor, *, dry_run: bool = False) -> dict[str, Any]:
     """Predicts a plan into a file; goes on where an earlier run of the same stopped.
 
     Args:
         job: as prepared.
         tell: gets ``("plan", ...)``, ``("resumed", ...)``, ``("complete", {"output", "failed"})``,
             ``("progress", {"items"})``, ``("failed", {"name", "reason"})``.
+        executor: has workers do it.
         dry_run: only return the plan.
 
     Returns:
@@ -57,18 +63,21 @@ def predict(job: Job, tell: Tell, *, dry_run: bool = False) -> dict[str, Any]:
         StoppedError: a signal asked for it; what is finished is kept.
         StoreError: what is on disk is damaged.
     """
-    return _Run(job, tell).predict(dry_run=dry_run)
+    return _Run(job, tell, executor).predict(dry_run=dry_run)
 
 
 class _Run:
-    def __init__(self, job: Job, tell: Tell) -> None:
-        self.job, self.tell = job, tell
+    def __init__(self, job: Job, tell: Tell, executor: Executor) -> None:
+        self.job, self.tell, self.executor = job, tell, executor
         self.folder = output.parts_folder(job.output)
         self.began = time.perf_counter()
         self.fingerprint: dict[str, Any] = {}
-        self.several = len(job.config.device_names) > 1
+        # by one local worker, which is this process
+        self.here = executor.local and len(job.config.device_names) == 1
+        self.pool: Pool | None = None
+        self.chosen: Chosen | None = None
+        self.reuse: Reuse | None = None
         self.retry: bool | None = None
-        self.engine_is_closed = False
         self.stopped = False
         self.before = _identity(job.output)
 
@@ -91,10 +100,9 @@ class _Run:
             if how is not None and not config.incremental:
                 output.refuse_changed(job.output, how)
         with ExitStack() as stack:
-            pool = None
-            if not dry_run and not self.several:
+            if self.here and not dry_run:
                 # first, because its processes are forked, and engines start threads
-                pool = stack.enter_context(
+                self.pool = stack.enter_context(
                     Pool(
                         job.plan.catalogue,
                         job.card.preprocessing,
@@ -103,25 +111,23 @@ class _Run:
                         limits=job.limits,
                     )
                 )
-            chosen = self._choose(engine)
-            stack.callback(self._closed, chosen)
-            self.fingerprint = {**job.fingerprint, "engine": chosen.fingerprint}
+            picked = self._pick(engine, timed=dry_run, stack=stack)
+            self.fingerprint = {**job.fingerprint, "engine": dict(picked.fingerprint)}
             if recorded is not None and reusable:
                 known = {"engine": self.fingerprint["engine"]}
                 output.refuse_other(job.output, recorded, known)
             if not config.restart:
                 output.refuse_other_parts(self.folder, self.fingerprint, update=config.incremental)
             pending = self._pending(retry=config.retry_failed, fresh=config.restart and dry_run)
-            plan = self._plan(chosen, pending, timed=dry_run)
+            plan = self._plan(picked, pending, timed=dry_run)
             if dry_run:
                 return plan
             self.tell("plan", plan)
             self.retry = config.retry_failed if reusable else None
-            reuse = None
-            if reusable and pool is not None:
-                reuse = Reuse(job.output, job.answers, retry=config.retry_failed)
-                stack.callback(reuse.close)
-            return self._rounds(pending, chosen, pool, reuse)
+            if reusable and self.here:
+                self.reuse = Reuse(job.output, job.answers, retry=config.retry_failed)
+                stack.callback(self.reuse.close)
+            return self._rounds(pending, picked)
 
     def _is_reusable(self, recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
         """Whether rows may be taken over from the output that is there.
@@ -141,9 +147,9 @@ class _Run:
 
     def _recorded_engine(self, recorded: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """What the fingerprint says of the engine, where that is known before it is made."""
-        config, device = self.job.config, self.job.device
+        config = self.job.config
         if config.engine != AUTO:
-            return choice.provenance(*choice.find(config.engine, device))
+            return choice.provenance(*self._found(config.engine))
         if config.restart:
             return None
         begun = parts.said(self.folder) if parts.fingerprint_of(self.folder) else None
@@ -151,17 +157,43 @@ class _Run:
             if said is not None and isinstance(said.get("engine"), dict):
                 known = said["engine"]
                 try:
-                    component, _ = choice.find(f"{known['provider']}:{known['name']}", device)
+                    component, _ = self._found(f"{known['provider']}:{known['name']}")
                 except UsageError:  # told when there is something left to run
                     return {k: known[k] for k in ("name", "provider", "version", "options")}
                 return choice.provenance(component, known["options"])
         return None
 
-    def _choose(self, engine: Mapping[str, Any] | None) -> Chosen:
-        job = self.job.engine_job()
+    def _found(self, engine: str) -> tuple[Component, dict[str, Any]]:
+        """An engine; whether it can run is for its place to say."""
+        if self.executor.local:
+            return choice.find(engine, self.job.device)
+        return choice.named(engine)
+
+    def _pick(self, engine: Mapping[str, Any] | None, *, timed: bool, stack: ExitStack) -> Picked:
+        """The engine, which is made and kept where this process is to run it.
+
+        Args:
+            engine: what is known of it.
+            timed: how long a batch takes is wanted, however few there are.
+            stack: closes it.
+        """
+        batches = len(self.job.grid)
+        if not self.executor.local:
+            timed = timed or batches >= _WORTH_TIMING
+            return self.executor.ask(partial(self._recipe().pick, engine, batches, timed))
+        at_work = self.job.engine_job()
         if engine is None:
-            return choice.quickest(job, len(self.job.grid), self.tell)
-        return choice.remade(engine, job)
+            chosen = choice.quickest(at_work, batches, self.tell)
+        else:
+            chosen = choice.remade(engine, at_work)
+        if self.here:
+            self.chosen = chosen
+            stack.callback(chosen.engine.close)
+            return chosen.picked
+        try:
+            return chosen.timed(at_work) if timed or batches >= _WORTH_TIMING else chosen.picked
+        finally:
+            chosen.engine.close()  # each process makes its own
 
     def _differences(self) -> str | None:
         """How the input differs from what the output was made from; reads the files of a folder."""
@@ -214,14 +246,20 @@ class _Run:
             pending.append(number)
         return pending
 
-    def _plan(self, chosen: Chosen, pending: list[int], *, timed: bool) -> dict[str, Any]:
+    def _plan(self, picked: Picked, pending: list[int], *, timed: bool) -> dict[str, Any]:
         job = self.job
-        seconds = chosen.seconds.get(chosen.name)
         batches = len(job.grid.numbers(pending))
-        if seconds is None and (timed or batches >= _WORTH_TIMING):
-            seconds = choice.timed(chosen.engine, job.engine_job())
-        left = sum(job.plan.units[n].count for n in pending)
+        if (
+            self.chosen is not None
+            and job.config.rate is None
+            and (timed or batches >= _WORTH_TIMING)
+        ):
+            picked = self.chosen.timed(job.engine_job())
         size = job.grid.batch_size
+        rate = job.config.rate
+        each = size / rate if rate is not None else picked.seconds.get(picked.name)
+        left = sum(job.plan.units[n].count for n in pending)
+        parallel = self.executor.workers() or len(job.config.device_names)
         return {
             "output": str(job.output),
             "items": job.plan.items,
@@ -230,16 +268,17 @@ class _Run:
             "batches": batches,
             "batch_size": size,
             "bytes": job.bytes(),
-            **chosen.figures(size),
-            "device": str(job.device),
-            "precision": job.precision,
+            "bytes_read": job.plan.stored_bytes(pending) if timed else None,
+            **picked.figures(size),
+            "device": job.site.kind,
+            "precision": job.site.precision,
             "workers": job.workers,
-            "seconds": None if seconds is None else round(seconds * batches, 1),
+            "parallel": parallel,
+            "shards_each": -(-len(pending) // parallel),
+            "seconds": None if each is None else round(each * batches / parallel, 1),
         }
 
-    def _rounds(
-        self, pending: list[int], chosen: Chosen, pool: Pool | None, reuse: Reuse | None
-    ) -> dict[str, Any]:
+    def _rounds(self, pending: list[int], picked: Picked) -> dict[str, Any]:
         """Predicts what is pending and merges; again where somebody else took parts away."""
         job = self.job
         kept = job.plan.items - sum(job.plan.units[n].count for n in pending)
@@ -250,9 +289,9 @@ class _Run:
         for last in range(_ROUNDS):
             try:
                 if pending:
-                    self._stream(pending, chosen, pool, reuse)
+                    self._stream(pending)
                 seconds = time.perf_counter() - started
-                counts = self._merge(chosen)
+                counts = self._merge(picked)
                 break
             except (MissingPartError, FileNotFoundError):
                 seconds = time.perf_counter() - started
@@ -268,12 +307,10 @@ class _Run:
         self._tidy()
         self._refuse_nothing(counts)
         return self._result(
-            counts, fresh=job.plan.items - kept, engine=chosen.name, seconds=seconds
+            counts, fresh=job.plan.items - kept, engine=picked.name, seconds=seconds
         )
 
-    def _stream(
-        self, pending: list[int], chosen: Chosen, pool: Pool | None, reuse: Reuse | None
-    ) -> None:
+    def _stream(self, pending: list[int]) -> None:
         job = self.job
         self.folder.mkdir(parents=True, exist_ok=True)
         parts.say(self.folder, self.fingerprint)
@@ -282,29 +319,18 @@ class _Run:
         failures = Failures(job.most_failures, self.tell)
         failures.add_known(self.already_failed)
         with interrupts() as asked:
+            lending = Lending(
+                pending,
+                stage=Units(
+                    job, self.folder, files.fingerprint(self.fingerprint), failures, self.tell
+                ),
+                worker=self._recipe(),
+                asked=asked,
+                places=job.config.device_names,
+                here=partial(self._predict_here, failures, asked) if self.here else None,
+            )
             try:
-                if pool is None:
-                    self._closed(chosen)  # each process makes its own
-                    lessee = self._lessee()
-                    names = job.config.device_names
-                    leases.run(lessee, names, pending, failures, asked, self.tell)
-                else:
-                    stream = Stream(
-                        plan=job.plan,
-                        labels=job.labels,
-                        grid=job.grid,
-                        answers=job.answers,
-                        engine=chosen.engine,
-                        device=job.device,
-                        pool=pool,
-                        fingerprint=files.fingerprint(self.fingerprint),
-                        failures=failures,
-                        asked=asked,
-                        tell=self.tell,
-                        reuse=reuse,
-                    )
-                    with Writer(self._commit) as writer:
-                        stream.run(pending, writer.put)
+                self.executor.run(lending)
             except StoppedHere:
                 key = files.fingerprint(self.fingerprint)
                 # without a look at the images themselves: whoever stops this may not wait long
@@ -325,22 +351,40 @@ class _Run:
             finally:
                 self._leave_nothing()
 
-    def _closed(self, chosen: Chosen) -> None:
-        if not self.engine_is_closed:
-            self.engine_is_closed = True
-            chosen.engine.close()
-
-    def _lessee(self) -> Lessee:
+    def _predict_here(self, failures: Failures, asked: Interrupt, pending: Sequence[int]) -> None:
         job = self.job
-        return Lessee(
+        assert self.pool is not None and self.chosen is not None
+        stream = Stream(
             plan=job.plan,
-            model=job.folder,
-            config=job.config,
-            output=job.output,
-            engine=self.fingerprint["engine"],
+            labels=job.labels,
+            grid=job.grid,
+            answers=job.answers,
+            engine=self.chosen.engine,
+            device=job.device,
+            pool=self.pool,
             fingerprint=files.fingerprint(self.fingerprint),
-            folder=self.folder,
-            workers=job.workers,
+            failures=failures,
+            asked=asked,
+            tell=self.tell,
+            reuse=self.reuse,
+        )
+        with Writer(self._commit) as writer:
+            stream.run(pending, writer.put)
+
+    def _recipe(self) -> Recipe:
+        """What workers are made by, as far as it is known."""
+        job, config = self.job, self.job.config
+        elsewhere = not self.executor.local  # in another folder
+        return Recipe(
+            plan=job.plan.absolute() if elsewhere else job.plan,
+            model=job.folder.absolute(),
+            config=config,
+            output=job.output.absolute(),
+            site=job.site,
+            engine=self.fingerprint.get("engine"),
+            fingerprint=files.fingerprint(self.fingerprint),
+            folder=self.folder.absolute(),
+            workers=config.workers if elsewhere else job.workers,
             retry=self.retry,
         )
 
@@ -354,9 +398,9 @@ class _Run:
         if self.folder.is_dir() and not any(self.folder.glob("part-*")):
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _merge(self, chosen: Chosen) -> tuple[int, int]:
+    def _merge(self, picked: Picked) -> tuple[int, int]:
         job = self.job
-        engine = chosen.component.provenance | {"kind": "engine"}
+        engine = dict(picked.provenance) | {"kind": "engine"}
         about = {
             "fingerprint": self.fingerprint,
             "model_card": job.card.to_json(),

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fashionbatch.errors import ImageError, SourceError, counted
+from fashionbatch.execution.executor import StoppedHere, Tell
 from fashionbatch.inference.answers import Answers
 from fashionbatch.inference.gathering import Gathering
 from fashionbatch.inference.grid import Grid, Rows, Share
@@ -23,12 +23,6 @@ from fashionbatch.interrupt import Interrupt
 from fashionbatch.models.engine import Engine, answers
 from fashionbatch.pipeline.pool import Loaded, Pool
 from fashionbatch.store.part import Part
-
-Tell = Callable[[str, dict[str, Any]], None]
-
-
-class StoppedHere(Exception):
-    """Somebody asked for an end; what was finished is committed."""
 
 
 class Failures:

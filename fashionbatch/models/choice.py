@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 
@@ -28,32 +28,25 @@ _TIMED = 3  # batches, and one to warm up
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
-    """An engine that is ready, and why it was taken.
+class Picked:
+    """Which engine was taken, and why; can travel between processes.
 
     Attributes:
-        engine: answers batches.
-        component: that it comes from.
-        options: that it was given.
+        provenance: its name, and the package and version that it comes from.
+        fingerprint: all of the engine that numbers depend on, as JSON values.
         seconds: of a batch, by engine, as far as they were timed.
         left_out: why the others were not taken, by name.
     """
 
-    engine: Engine
-    component: Component
-    options: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, str]
+    fingerprint: Mapping[str, Any]
     seconds: Mapping[str, float] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Of the engine."""
-        return self.component.spec.name
-
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        """All of the engine that numbers depend on, as JSON values."""
-        return {**provenance(self.component, self.options), **self.engine.details}
+        return self.provenance["name"]
 
     def figures(self, batch_size: int) -> dict[str, Any]:
         """``{"engine", "rates", "left_out"}`` for people; rates in images per second."""
@@ -64,9 +57,57 @@ class Chosen:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """An engine that is ready.
+
+    Attributes:
+        engine: answers batches.
+        picked: what it is, and why it was taken.
+    """
+
+    engine: Engine
+    picked: Picked
+
+    @classmethod
+    def of(
+        cls, engine: Engine, component: Component, options: Mapping[str, Any], **why: Any
+    ) -> Self:
+        """With what there is to say of it.
+
+        Args:
+            engine: answers batches.
+            component: that it comes from.
+            options: that it was given.
+            why: ``seconds`` and ``left_out`` of :class:`Picked`.
+        """
+        said = {**provenance(component, options), **engine.details}
+        return cls(
+            engine=engine,
+            picked=Picked(provenance=component.provenance, fingerprint=said, **why),
+        )
+
+    def timed(self, job: EngineJob) -> Picked:
+        """With the time of a batch, which is taken where it is not known."""
+        name, seconds = self.picked.name, dict(self.picked.seconds)
+        if name not in seconds:
+            seconds[name] = timed(self.engine, job)
+        return replace(self.picked, seconds=seconds)
+
+
 def provenance(component: Component, options: Mapping[str, Any]) -> dict[str, Any]:
     """What a run's fingerprint says of its engine before that is made."""
     return {**component.provenance, "options": dict(options)}
+
+
+def named(wanted: str) -> tuple[Component, dict[str, Any]]:
+    """The engine that is asked for, and its options.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    name, options = parse_choice(wanted)
+    return registry.find("engine", name), options
 
 
 def find(wanted: str, device: torch.device) -> tuple[Component, dict[str, Any]]:
@@ -75,11 +116,10 @@ def find(wanted: str, device: torch.device) -> tuple[Component, dict[str, Any]]:
     Raises:
         UsageError: there is none of that name, or it cannot run here.
     """
-    name, options = parse_choice(wanted)
-    component = registry.find("engine", name)
+    component, options = named(wanted)
     reason = missing(component, device)
     if reason is not None:
-        raise UsageError(f"--engine {name} cannot run here: {reason}")
+        raise UsageError(f"--engine {component.spec.name} cannot run here: {reason}")
     return component, options
 
 
@@ -120,7 +160,7 @@ def remade(said: Mapping[str, Any], job: EngineJob) -> Chosen:
     """
     component, _ = find(f"{said['provider']}:{said['name']}", job.device)
     options = said["options"]
-    return Chosen(engine=make(component, options, job), component=component, options=options)
+    return Chosen.of(make(component, options, job), component, options)
 
 
 def quickest(job: EngineJob, batches: int, tell: Callable[[str, dict[str, Any]], None]) -> Chosen:
@@ -137,8 +177,8 @@ def quickest(job: EngineJob, batches: int, tell: Callable[[str, dict[str, Any]],
     component = registry.find("engine", PLAIN)
     if batches > _TIMED:
         tell("trying", {"engine": PLAIN, "preparation": 0.0})
-    chosen = Chosen(engine=make(component, {}, job), component=component)
-    seconds = {PLAIN: timed(chosen.engine, job)} if batches > _TIMED else {}
+    taken = make(component, {}, job)
+    seconds = {PLAIN: timed(taken, job)} if batches > _TIMED else {}
     left_out: dict[str, str] = {}
     # the quickest to prepare first: what it saves is not there to be saved by the next
     for other in sorted(registry.components("engine"), key=_preparation):
@@ -159,18 +199,13 @@ def quickest(job: EngineJob, batches: int, tell: Callable[[str, dict[str, Any]],
         if reason is not None:
             left_out[name] = reason
             continue
-        if seconds[name] < seconds[chosen.name] * _QUICKER:
-            chosen.engine.close()
-            chosen = Chosen(engine=engine, component=other)
+        if seconds[name] < seconds[component.spec.name] * _QUICKER:
+            taken.close()
+            taken, component = engine, other
         else:
             engine.close()
             left_out[name] = "it is not quicker"
-    return Chosen(
-        engine=chosen.engine,
-        component=chosen.component,
-        seconds=seconds,
-        left_out=left_out,
-    )
+    return Chosen.of(taken, component, {}, seconds=seconds, left_out=left_out)
 
 
 def timed(engine: Engine, job: EngineJob) -> float:

@@ -50,13 +50,18 @@ class EngineJob:
 
     @classmethod
     def of_this_machine(cls, **values: Any) -> Self:
-        """With all the cores that this process may use, and the user's cache."""
+        """With all the cores that this process may use, and the user's cache.
+
+        ``OMP_NUM_THREADS`` says how many it may, as it does for torch.
+        """
         cores = (
             len(os.sched_getaffinity(0))
             if hasattr(os, "sched_getaffinity")
             else os.cpu_count() or 1
         )
-        return cls(**values, threads=cores, cache=_cache())
+        wanted = os.environ.get("OMP_NUM_THREADS", "")
+        threads = min(cores, int(wanted)) if wanted.isdecimal() and int(wanted) else cores
+        return cls(**values, threads=threads, cache=_cache())
 
 
 class Engine:

@@ -188,7 +188,7 @@ def of_user() -> Cache:
         UsageError: the environment gives no number for its size.
     """
     try:
-        return _cache(files.cache_folder() / "remote", limit())
+        return _cache((files.cache_folder() / "remote").absolute(), limit())
     except OSError:
         return _cache(Path(os.devnull), 0)  # where nothing can be kept
 

@@ -138,14 +138,22 @@ class ShardSet:
             class_types=tuple(types[self.classes.index(c)] for c in kept) if types else (),
         )
         index = self.index.replaced(label=table[self.labels])
+        return self._copy(self.path, manifest, index)
+
+    def absolute(self) -> ShardSet:
+        """The same for a process that works in another folder."""
+        path = self.path.absolute() if isinstance(self.path, Path) else self.path
+        return self._copy(path, self.manifest, self.index)
+
+    def _copy(self, path: Location, manifest: Manifest, index: Index) -> ShardSet:
         return ShardSet(
-            self.path,
+            path,
             manifest,
             index,
             self.damaged,
             self.skipped,
             self.notes,
-            folder=self.folder,
+            folder=self.folder.absolute(),
             objects=self._objects,
         )
 

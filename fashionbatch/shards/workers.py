@@ -1,108 +1,99 @@
-"""Processes that pack shards, and end when the one that started them does."""
+"""Workers that pack shards, and what becomes of what they make."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
-import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from types import TracebackType
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from fashionbatch.errors import SourceError
+from fashionbatch.execution.executor import StoppedHere, Tell, Worker
+from fashionbatch.execution.lending import Lease
+from fashionbatch.interrupt import Interrupt
 from fashionbatch.shards.pack import Packed, Packer
 from fashionbatch.shards.plan import ShardTask
 
-_LOOK_EVERY = 0.5  # seconds
-_AHEAD = 3  # tasks that wait for each worker
 
-_packer: Packer
-
-
-class Workers:
-    """Packs tasks in several processes; in this one where ``count`` is 1.
+class PackWorker(Worker):
+    """Packs shards.
 
     Args:
-        packer: what each of them gets.
-        count: of processes.
+        packer: packs one.
+        tasks: of the plan.
     """
 
-    def __init__(self, packer: Packer, count: int) -> None:
-        self.packer = packer
-        self.count = count
-        self._pool: ProcessPoolExecutor | None = None
+    def __init__(self, packer: Packer, tasks: Sequence[ShardTask]) -> None:
+        self.packer, self.tasks = packer, tasks
 
-    def __enter__(self) -> Workers:
-        if self.count > 1:
-            self._pool = ProcessPoolExecutor(
-                self.count,
-                mp_context=multiprocessing.get_context(_method()),
-                initializer=_start,
-                initargs=(self.packer,),
-            )
-            # start them now: a caller may start threads, and forking is for a process without any
-            for ready in [self._pool.submit(os.getpid) for _ in range(self.count)]:
-                ready.result()
-        return self
+    def do(self, tasks: Sequence[int], tell: Tell, asked: Interrupt) -> None:
+        """See :class:`fashionbatch.Worker`."""
+        for number in tasks:
+            if asked:
+                raise StoppedHere
+            try:
+                packed = self.packer.pack(self.tasks[number])
+            except OSError as error:  # of the output: what is kept is told where it is known
+                tell("unwritable", {"error": (error.errno, error.strerror, error.filename)})
+                return
+            tell("packed", {"task": number, "packed": packed})
 
-    def pack(self, tasks: Iterable[ShardTask]) -> Iterator[Packed]:
-        """Yields what comes of each task, in order.
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Makes workers, wherever it is called; travels there.
+
+    Attributes:
+        packer: what each of them gets, and the ``tasks`` of the plan.
+    """
+
+    packer: Packer
+    tasks: Sequence[ShardTask]
+
+    def __call__(self, place: str) -> PackWorker:
+        """A worker; the place does not matter."""
+        return PackWorker(self.packer, self.tasks)
+
+
+class Shelf:
+    """The shards of a plan as they are finished; see :class:`fashionbatch.execution.lending.Stage`.
+
+    Args:
+        tasks: of the plan.
+        put: called with each shard when it is finished.
+    """
+
+    def __init__(self, tasks: Sequence[ShardTask], put: Callable[[Packed], None]) -> None:
+        self.tasks, self.put = tasks, put
+        self._done: dict[int, Packed] = {}
+
+    def hear(self, lease: Lease, event: str, values: dict[str, Any]) -> None:
+        """A shard is finished.
 
         Raises:
-            OSError: a shard cannot be written.
-            SourceError: a process was killed.
+            OSError: one cannot be written.
         """
-        if self._pool is None:
-            yield from map(self.packer.pack, tasks)
-            return
-        waiting: deque[Future[Packed]] = deque()
-        try:
-            for task in tasks:
-                waiting.append(self._pool.submit(_pack, task))
-                if len(waiting) > _AHEAD * self.count:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise SourceError(
-                "a process that packs was killed, perhaps for want of memory: run the command "
-                "again with fewer --workers; finished shards are kept"
-            ) from error
+        if event == "unwritable":
+            raise OSError(*values["error"])
+        if event == "packed" and values["task"] not in self._done:
+            self._done[values["task"]] = values["packed"]
+            self.put(values["packed"])
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+    def unfinished(self, lease: Lease) -> Sequence[int]:
+        """Those of a lost lease that nobody has told of."""
+        return [number for number in lease.tasks if number not in self._done]
 
+    def give_up(self, task: int, reason: str) -> None:
+        """A data set without it would lack items that nothing is wrong with.
 
-def _method() -> str:
-    methods = multiprocessing.get_all_start_methods()
-    if "fork" in methods and "forkserver" in methods:
-        # forking is quick, and safe in a process of one thread only
-        return "fork" if threading.active_count() == 1 else "forkserver"
-    return "spawn"
+        Raises:
+            SourceError: always.
+        """
+        raise SourceError(
+            f"{self.tasks[task].file} cannot be packed: {reason}, perhaps for want of memory: run "
+            "the command again with fewer --workers; finished shards are kept"
+        )
 
-
-def _start(packer: Packer) -> None:
-    global _packer
-    _packer = packer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and says so once
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_LOOK_EVERY)
-    os._exit(1)
-
-
-def _pack(task: ShardTask) -> Packed:
-    return _packer.pack(task)
+    @property
+    def shards(self) -> list[Packed]:
+        """All of them, in the order of the plan."""
+        return [self._done[number] for number in range(len(self.tasks))]

@@ -17,7 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from fashionbatch import files
-from fashionbatch.errors import OutputExistsError, SourceError, UsageError, counted
+from fashionbatch.errors import OutputExistsError, SourceError, StoppedError, UsageError, counted
+from fashionbatch.execution.executor import Executor, StoppedHere
+from fashionbatch.execution.lending import Lending
+from fashionbatch.execution.local import Local
+from fashionbatch.interrupt import interrupts
 from fashionbatch.shards import plan as plans
 from fashionbatch.shards.catalogue import Catalogue, FailureLog, collect, to_line
 from fashionbatch.shards.growth import lacking, open_growing, state_of
@@ -27,7 +31,7 @@ from fashionbatch.shards.pack import Packed, Packer, Prepare
 from fashionbatch.shards.read import ShardSet, open_shards
 from fashionbatch.shards.select import Selection
 from fashionbatch.shards.twins import drop_twins, find_twins, torn_groups
-from fashionbatch.shards.workers import Workers
+from fashionbatch.shards.workers import Recipe, Shelf
 from fashionbatch.shards.workplace import Workplace, has_our_name, workplace
 from fashionbatch.sources import Source
 from fashionbatch.sources.base import to_text
@@ -84,7 +88,9 @@ class Job:
     sample: bool = False
 
 
-def write(job: Job, tell: Tell = lambda event, values: None) -> Manifest:
+def write(
+    job: Job, tell: Tell = lambda event, values: None, executor: Executor | None = None
+) -> Manifest:
     """Packs a source.
 
     Args:
@@ -92,6 +98,7 @@ def write(job: Job, tell: Tell = lambda event, values: None) -> Manifest:
         tell: gets ``("scan", {"items"})`` while the source is read, ``("start", {"items",
             "shards", "classes"})``, ``("progress", {"items", "failed"})`` and ``("warn",
             {"text"})``.
+        executor: has workers pack; by default on this machine.
 
     Returns:
         the manifest, as written.
@@ -99,6 +106,7 @@ def write(job: Job, tell: Tell = lambda event, values: None) -> Manifest:
     Raises:
         OutputExistsError: something is at the output that may not be replaced.
         SourceError: nothing can be packed, or nothing can be written.
+        StoppedError: a signal asked for it; finished shards are kept.
     """
     _refuse(job)
     with workplace(job.output) as place:
@@ -128,7 +136,7 @@ def write(job: Job, tell: Tell = lambda event, values: None) -> Manifest:
             return before.manifest
         for text in plan.warnings:
             tell("warn", {"text": text})
-        packed = _pack(job, plan, place, before, tell)
+        packed = _pack(job, plan, place, before, executor or Local(), tell)
         log.close()
         manifest = _finish(job, plan, packed, place, log, before)
         if before is None:
@@ -241,7 +249,12 @@ def _collect(
 
 
 def _pack(
-    job: Job, plan: plans.Plan, place: Workplace, before: ShardSet | None, tell: Tell
+    job: Job,
+    plan: plans.Plan,
+    place: Workplace,
+    before: ShardSet | None,
+    executor: Executor,
+    tell: Tell,
 ) -> list[Packed]:
     known = before.manifest.attributes if before and not job.source.attributes else ()
     packer = Packer(
@@ -255,24 +268,46 @@ def _pack(
         unknown=tuple(range(len(known))),
         settings=job.settings,
     )
-    done: list[Packed] = []
-    workers = min(job.workers, len(plan.tasks))
-    with Workers(packer, workers) as pool, ThreadPoolExecutor(2) as syncing:
-        tell(
-            "start",
-            {"items": plan.items, "shards": len(plan.tasks), "classes": len(plan.classes)},
-        )
-        synced: list[Future[None]] = []
-        for packed in pool.pack(plan.tasks):
-            done.append(packed)
+    count = min(executor.workers() or job.workers, len(plan.tasks))
+    synced: list[Future[None]] = []
+    with ThreadPoolExecutor(2) as syncing, interrupts() as asked:
+
+        def put(packed: Packed) -> None:
             path = place.data / packed.record.file
             if path.exists():  # synced while the next ones are packed
                 synced.append(syncing.submit(files.sync, path))
             failed = len(packed.failures)
             tell("progress", {"items": packed.record.items + failed, "failed": failed})
+
+        tell(
+            "start",
+            {"items": plan.items, "shards": len(plan.tasks), "classes": len(plan.classes)},
+        )
+        shelf = Shelf(plan.tasks, put)
+        recipe = Recipe(packer=packer, tasks=plan.tasks)
+        lending = Lending(
+            range(len(plan.tasks)),
+            stage=shelf,
+            worker=recipe,
+            asked=asked,
+            places=[""] * count,
+            most=1,
+            here=lambda tasks: recipe("").do(
+                tasks, lambda event, values: lending.hear(None, event, values), asked
+            ),
+            forks=True,
+        )
+        try:
+            executor.run(lending)
+        except StoppedHere:
+            raise StoppedError(
+                f"stopped: finished shards are kept beside {job.output}; the same command goes on "
+                "from there",
+                asked.signal,
+            ) from None
         for future in synced:
             future.result()
-    return done
+    return shelf.shards
 
 
 def _finish(

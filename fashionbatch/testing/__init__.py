@@ -17,6 +17,7 @@ Example::
 from fashionbatch.testing.backbones import check_backbone
 from fashionbatch.testing.catalogues import check_source
 from fashionbatch.testing.engines import check_engine
+from fashionbatch.testing.executors import check_executor
 from fashionbatch.testing.pictures import check_visualizer
 from fashionbatch.testing.trainings import (
     check_logger,
@@ -28,6 +29,7 @@ from fashionbatch.testing.trainings import (
 __all__ = [
     "check_backbone",
     "check_engine",
+    "check_executor",
     "check_logger",
     "check_optimizer",
     "check_regularizer",

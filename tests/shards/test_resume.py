@@ -181,10 +181,10 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(
 
 
 @needs_proc
-def test_killed_worker_is_one_line(
+def test_what_a_killed_worker_had_is_packed_by_another(
     place: Path, expected: dict[str, bytes], contents: Contents
 ) -> None:
-    """As the kernel does for want of memory; what is finished is kept."""
+    """As the kernel kills for want of memory; nothing is to be seen of it."""
     process = start(place, pause=0.02)
     assert process.stdout is not None
     for _ in range(4):
@@ -192,10 +192,8 @@ def test_killed_worker_is_one_line(
     workers = [p for p in alive(process.pid) if p != process.pid]
     os.kill(workers[0], signal.SIGKILL)
     _, err = process.communicate()
-    assert process.returncode == 1 and finished(place)
-    assert err.startswith("Error: a process that packs was killed") and err.count("\n") == 1
+    assert (process.returncode, err) == (0, "")
     assert all_end(process.pid)
-    assert start(place).wait() == 0
     assert contents(place / "set") == expected
 
 

@@ -50,6 +50,11 @@ def test_engines(spec) -> None:
     testing.check_engine(spec)
 
 
+@each("executor")
+def test_executors(spec) -> None:
+    testing.check_executor(spec)
+
+
 @each("visualizer")
 def test_visualizers(spec) -> None:
     if spec.name == "curves":

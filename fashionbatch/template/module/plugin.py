@@ -112,3 +112,13 @@ def fashionbatch_engines() -> Iterator[fashionbatch.EngineSpec]:
         # --engine auto times those that may be quicker than PyTorch; this one never is
         automatic=False,
     )
+
+
+@fashionbatch.hookimpl
+def fashionbatch_executors() -> Iterator[fashionbatch.ExecutorSpec]:
+    """For ``--executor hello-alone``."""
+    yield fashionbatch.ExecutorSpec(
+        name="hello-alone",
+        factory=f"{_COMPONENTS}:HelloAlone",
+        summary="one process, which does one lease after the other",
+    )

@@ -53,3 +53,8 @@ def test_sources(tmp_path: Path, photograph: Photograph) -> None:
 def test_engines() -> None:
     for spec in plugin.fashionbatch_engines():
         testing.check_engine(spec)
+
+
+def test_executors() -> None:
+    for spec in plugin.fashionbatch_executors():
+        testing.check_executor(spec)

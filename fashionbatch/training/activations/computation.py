@@ -169,10 +169,10 @@ def compute(
         )
         chosen = _choose(engine, found, job, missing, tell)
         try:
-            about = {**about, ENGINE: chosen.fingerprint}
+            about = {**about, ENGINE: chosen.picked.fingerprint}
             if found is None or found.key != files.fingerprint(about):
                 found = begun.new(folder, about, wanted)
-            figures = chosen.figures(_TOGETHER)
+            figures = chosen.picked.figures(_TOGETHER)
             tell("engine", {**figures, "device": str(device), "precision": precision})
             planned(plan_bytes(cut.crossing, found.missing), found.path)
             found.start()

@@ -141,3 +141,10 @@ def test_engine_says_what_it_cannot_do() -> None:
     )  # fmt: skip
     with pytest.raises(ValueError, match="float32 only"):
         components.HelloEngine(job)
+
+
+def test_executor_makes_the_same_file(cli: Cli, trained: Path, packed: Path) -> None:
+    for executor in ("hello-alone", "local"):
+        options = ["--executor", executor, "--engine", "eager", "--workers", 1, "--device", "cpu"]
+        cli("predict", packed, "--model", trained, *options, "-o", f"{executor}.h5")
+    assert Path("hello-alone.h5").read_bytes() == Path("local.h5").read_bytes()

@@ -133,3 +133,33 @@ class HelloEngine(fashionbatch.Engine):
         with torch.inference_mode():
             answers: tuple[Tensor, ...] = self.module(images.to(self.device))
         return answers
+
+
+class HelloAlone(fashionbatch.Executor):
+    """An executor: takes leases, has workers do them, and says what became of each."""
+
+    local = True  # what it does for others is done on this machine
+
+    def run(self, lending: fashionbatch.Lending) -> None:
+        """Does all of it by one process; by a new one where that dies."""
+        while not lending.over:
+            if lending.asked:
+                raise fashionbatch.StoppedHere
+            process = fashionbatch.WorkerProcess(lending.worker, lending.places[0])
+            lease = None
+            try:
+                for event, values in process.events():
+                    lending.hear(lease, event, values)
+                lending.ready(process.place)
+                while (lease := lending.take(1)) is not None:
+                    process.lend(lease.tasks)
+                    for event, values in process.events():
+                        lending.hear(lease, event, values)
+                    lending.finish(lease)
+            except EOFError:  # it has died
+                if lease is None:
+                    lending.unready(process.place, process.end())
+                else:
+                    lending.lose(lease, process.end())
+            finally:
+                process.end()

@@ -1,0 +1,1 @@
+"""Who does the work of a stage that many processes, or many machines, can share."""
