@@ -191,10 +191,8 @@ def located(text: str | Location) -> Location:
     if mark in ("::", "://"):
         _refuse(scheme, mark)
     if scheme in (*SCHEMES, "file"):
-        raise UsageError(
-            f"an address begins with {scheme}://, with two slashes: give it as text, because a "
-            "Path loses one of them"
-        )
+        lost = ": give it as text, because a Path loses one" if isinstance(text, Path) else ""
+        raise UsageError(f"an address begins with {scheme}://, with two slashes{lost}")
     return Path(text)
 
 

@@ -76,6 +76,12 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *about: object) -> None:
         pass
 
+    def do_HEAD(self) -> None:
+        host = self.host
+        host.asked.append(Asked(self.path, None, 0))
+        wrong = host.trouble(self.path, 0)
+        self._head(wrong if isinstance(wrong, int) else 404, 0, {})
+
     def do_GET(self) -> None:
         host, path = self.host, self.path.partition("?")[0]
         part = self.headers.get("Range")

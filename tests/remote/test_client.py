@@ -197,6 +197,19 @@ def test_object_store_that_refuses(bucket: Any, monkeypatch: pytest.MonkeyPatch)
         client.look(Address(f"s3://{BUCKET}/none"))
 
 
+def test_a_bucket_without_permission(
+    host: Host, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bucket is named, and how to say who may."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", host.url)
+    host.trouble = lambda path, before: 403
+    with pytest.raises(RemoteError) as caught:
+        client.look(Address("s3://private/x"))
+    said = str(caught.value)
+    assert said.startswith("bucket private refuses s3://private/x (it answers 403): ")
+    assert "AWS_PROFILE" in said and len(host.asked) == 1
+
+
 def test_nothing_is_written_to_web_servers(host: Host) -> None:
     """They are for reading."""
     with pytest.raises(UsageError, match="nothing is written to web servers"):

@@ -1,4 +1,4 @@
-"""Whole commands on data and models elsewhere, and that credentials are nowhere in what they make."""
+"""Whole commands on data and models elsewhere; credentials are nowhere in what they make."""
 
 from __future__ import annotations
 
@@ -161,7 +161,10 @@ def test_a_shard_that_is_gone_fails_by_name(
         assert all("train-000001.tar" in failure["reason"] for failure in found.failures)
     with pytest.raises(ShardError, match="is missing"):
         fashionbatch.train(
-            data=f"{host.url}/photos", backbone="small-resnet", output=str(tmp_path / "runs")
+            data=f"{host.url}/photos",
+            backbone="small-resnet",
+            weights="none",
+            output=str(tmp_path / "runs"),
         )
 
 
