@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from functools import partial
 from typing import Any
@@ -50,12 +51,17 @@ def predict(
     from fashionbatch.inference import job as jobs
     from fashionbatch.inference import plan as plans
     from fashionbatch.inference import predict as prediction
+    from fashionbatch.inference.delivery import Delivery, called
     from fashionbatch.inference.output import parts_folder
     from fashionbatch.shards.select import Selection
 
     named = name_of(path) + (f"-{config.split}" if config.split else "")
     suffix = "" if config.no_merge else ".h5"
+    delivery = None
     output = config.output or folders.PREDICTIONS / f"{named}-{run.name}{suffix}"
+    if isinstance(output, Address):
+        delivery = Delivery(output, no_merge=config.no_merge)
+        output = delivery.output
     # predictions may lie below the catalogue, and are not part of it
     exclude = [output, parts_folder(output), folders.PREDICTIONS]
     plan = plans.make(
@@ -66,9 +72,15 @@ def predict(
         exclude=exclude,
     )
     model = str(config.model if isinstance(config.model, Address) else run)
-    tell("start", {"items": plan.items, "model": model, "output": str(output)})
-    with executor_of(config) as executor:
+    shown = str(output if delivery is None else delivery.address)
+    tell("start", {"items": plan.items, "model": model, "output": shown})
+    with called(delivery), executor_of(config) as executor:
         site = executor.ask(partial(jobs.Site.of, config))
         job = jobs.prepare(plan, run, config, output, tell, site=site)
+        if delivery is not None:
+            delivery.fetch(len(job.plan.units), restart=config.restart and not dry_run)
+            if config.incremental or config.retry_failed:
+                delivery.refuse_update()
+            job = dataclasses.replace(job, delivery=delivery)
         result = prediction.predict(job, tell, executor, dry_run=dry_run)
-    return {**result, "model": model}
+    return {**result, "output": shown, "model": model}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from fashionbatch.address import Location
 from fashionbatch.config.executing import LOCAL, Executing
@@ -23,8 +22,11 @@ class PredictConfig(Selecting, Executing):
     model: Location | None = option(
         None, "Run (or its folder, or address) whose model predicts. [default: the newest in runs/]"
     )
-    output: Path | None = option(
-        None, "HDF5 file to make. [default: predictions/INPUT-RUN.h5]", "--output", "-o"
+    output: Location | None = option(
+        None,
+        "HDF5 file to make; or its address. [default: predictions/INPUT-RUN.h5]",
+        "--output",
+        "-o",
     )
     topk: int = option(5, "How many classes to store per image, best first.", min=1)
     probabilities: bool = option(False, "Store the probability of every class.")

@@ -304,6 +304,8 @@ class _Run:
                 if last == _ROUNDS - 1:
                     raise
                 pending = self._pending()
+        if job.delivery is not None:
+            job.delivery.finish()
         self._tidy()
         self._refuse_nothing(counts)
         return self._result(
@@ -384,12 +386,15 @@ class _Run:
             engine=self.fingerprint.get("engine"),
             fingerprint=files.fingerprint(self.fingerprint),
             folder=self.folder.absolute(),
+            delivery=job.delivery,
             workers=config.workers if elsewhere else job.workers,
             retry=self.retry,
         )
 
     def _commit(self, part: Part) -> None:
         parts.commit(self.folder, part, again=True)
+        if self.job.delivery is not None:
+            self.job.delivery.commit(part)
 
     def _leave_nothing(self) -> None:
         """A run that finished no part leaves no folder."""
@@ -421,6 +426,8 @@ class _Run:
             output.replaced(self.folder)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
+        if self.job.delivery is not None:
+            self.job.delivery.tidy(keep_parts=self.job.config.keep_parts)
 
     def _refuse_nothing(self, counts: tuple[int, int]) -> None:
         predicted, failed = counts

@@ -16,7 +16,7 @@ from fashionbatch.address import Address
 from fashionbatch.errors import FashionbatchError, UsageError
 from fashionbatch.remote import stores
 from fashionbatch.remote.stores import Object, Store
-from fashionbatch.remote.trouble import Kind, Trouble, of_error, told
+from fashionbatch.remote.trouble import Kind, MissingError, Trouble, of_error, told
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -173,6 +173,22 @@ def put(address: Address, data: bytes) -> None:
     (made,) = _each(address.scheme, one, [address])
     if isinstance(made, FashionbatchError):
         raise made
+
+
+def remove(addresses: Sequence[Address]) -> None:
+    """Removes objects; those that are not there are no error.
+
+    Raises:
+        RemoteError: one cannot be removed.
+        UsageError: nothing is written to such hosts.
+    """
+
+    async def one(store: Store, address: Address) -> None:
+        await _tried(address, lambda: store.remove(address))
+
+    for made in _each(addresses[0].scheme, one, addresses) if addresses else ():
+        if isinstance(made, FashionbatchError) and not isinstance(made, MissingError):
+            raise made
 
 
 def pieces(found: Object, start: int = 0, stop: int | None = None) -> Iterator[bytes]:

@@ -60,6 +60,10 @@ class Store(Protocol):
         """Writes an object whole, in one request."""
         ...
 
+    async def remove(self, address: Address) -> None:
+        """Removes an object."""
+        ...
+
 
 def make(scheme: str, seconds: float) -> Store:
     """A store of its own for this process.
@@ -127,6 +131,10 @@ class Other:
         """See :class:`Store`."""
         await self._fs._pipe_file(_path(address), data)
 
+    async def remove(self, address: Address) -> None:
+        """See :class:`Store`."""
+        await self._fs._rm_file(_path(address))
+
 
 class S3(Other):
     """S3, and what speaks its language."""
@@ -158,6 +166,10 @@ class S3(Other):
     async def put(self, address: Address, data: bytes) -> None:
         """See :class:`Store`."""
         await self._call("put_object", address, Body=data)
+
+    async def remove(self, address: Address) -> None:
+        """See :class:`Store`."""
+        await self._call("delete_object", address)
 
     async def _call(self, method: str, address: Address, **options: Any) -> dict[str, Any]:
         answer: dict[str, Any] = await self._fs._call_s3(
@@ -213,6 +225,10 @@ class Http(Other):
     async def put(self, address: Address, data: bytes) -> None:
         """See :class:`Store`."""
         raise UsageError(f"{address}: nothing is written to web servers: name a path or a bucket")
+
+    async def remove(self, address: Address) -> None:
+        """See :class:`Store`."""
+        raise UsageError(f"{address}: nothing is removed from web servers")
 
     async def _get(self, address: Address, asked: str | None) -> Any:
         headers = {"Accept-Encoding": "identity", **({"Range": asked} if asked else {})}

@@ -17,6 +17,7 @@ from fashionbatch.errors import StoreError, UnknownNameError, UsageError
 from fashionbatch.sources import Attribute
 from fashionbatch.store.arrays import Array
 from fashionbatch.store.column import Column, TextColumn, reading
+from fashionbatch.store.copy import here
 from fashionbatch.store.merge import ATTRIBUTE_DTYPE, ATTRIBUTE_PROBABILITY, SCHEMA, VERSION
 from fashionbatch.store.names import NameIndex, listed, near
 from fashionbatch.store.rows import BATCH, Batch, Failures, Row, checked
@@ -350,11 +351,14 @@ def _lay(text: str) -> Location:
         return Path(text)
 
 
-def open_predictions(path: str | Path) -> Predictions:
+def open_predictions(path: str | Location) -> Predictions:
     """Opens a prediction file for reading, or a folder of parts that ``--no-merge`` left.
+
+    What lies at an address is copied to the cache of this disk first.
 
     Raises:
         UsageError: there is no such file.
         StoreError: it is not a prediction file, or is damaged.
+        RemoteError: a host cannot be reached, or refuses.
     """
-    return Predictions(Path(path))
+    return Predictions(here(path))

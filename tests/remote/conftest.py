@@ -120,3 +120,20 @@ def packed(tmp_path_factory: pytest.TempPathFactory, photo: Photo) -> Path:
 def data_set(packed: Path, tmp_path: Path) -> Path:
     """The same, one's own."""
     return shutil.copytree(packed, tmp_path / "packed")
+
+
+@pytest.fixture(scope="session")
+def trained(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the data set."""
+    made = fashionbatch.train(
+        data=str(packed),
+        backbone="small-resnet",
+        weights="none",
+        epochs=1,
+        img_size=32,
+        batch_size=8,
+        workers=0,
+        output=str(tmp_path_factory.mktemp("runs")),
+        name="mine",
+    )
+    return Path(made["run"])

@@ -22,23 +22,6 @@ Upload = Callable[[Path, str], None]
 SECRET = "secret-of-the-address"
 
 
-@pytest.fixture(scope="session")
-def trained(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the data set."""
-    made = fashionbatch.train(
-        data=str(packed),
-        backbone="small-resnet",
-        weights="none",
-        epochs=1,
-        img_size=32,
-        batch_size=8,
-        workers=0,
-        output=str(tmp_path_factory.mktemp("runs")),
-        name="mine",
-    )
-    return Path(made["run"])
-
-
 def predicted(path: str | Path) -> dict[str, tuple[str, float]]:
     """Of each name the class and its probability."""
     with fashionbatch.open_predictions(path) as found:
