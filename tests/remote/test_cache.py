@@ -70,6 +70,7 @@ def test_least_recently_used_goes_first(tmp_path: Path) -> None:
     assert cache.get(keys[1]) is None and cache.get(keys[-1]) is not None
 
 
+@pytest.mark.slow
 def test_several_processes_keep_the_limit_and_the_bytes(tmp_path: Path) -> None:
     """Four processes write and read the same keys in a cache that is far too small for them."""
     code = (

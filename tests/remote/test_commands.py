@@ -80,6 +80,7 @@ def test_damaged_models(host: Host, trained: Path, data_set: Path, tmp_path: Pat
         fashionbatch.predict(str(data_set), model=f"{host.url}/none", **options)
 
 
+@pytest.mark.slow
 def test_training_from_an_address(host: Host, packed: Path, trained: Path, tmp_path: Path) -> None:
     """Gives the weights that training from the disk gives."""
     shutil.copytree(packed, host.root / "photos")
@@ -210,7 +211,6 @@ def test_no_credentials_in_anything(
         ("predict", f"{host.url}/photos{secret}", "--model", f"{with_user}/mine", "--json"): 0,
         ("predict", f"{with_user}/photos/{tars}{secret}", "--model", f"{host.url}/mine{secret}"): 0,
         ("predict", f"s3://{BUCKET}/photos", "--model", f"{with_user}/mine", "-o", "s3.h5"): 0,
-        ("inspect", f"{with_user}/photos{secret}", "--json"): 0,
         ("verify", f"{with_user}/photos{secret}", "--json"): 0,
         ("predict", f"{with_user}/none{secret}", "--model", f"{host.url}/mine"): 1,
         ("predict", f"s3://me:{SECRET}@{BUCKET}/photos", "--model", f"{host.url}/mine"): 2,

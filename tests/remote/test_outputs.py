@@ -124,6 +124,7 @@ def test_parts(
         found.text("items/name").read(0, 24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("no_merge", [False, True])
 def test_killed_runs_go_on_elsewhere(
     no_merge: bool,
@@ -139,7 +140,7 @@ def test_killed_runs_go_on_elsewhere(
     shutil.copytree(data_set, host.root / "photos")
     host.trouble = lambda path, before: 503 if before and "train-000002" in path else None
     output = SET if no_merge else OUT
-    flags = ["--model", str(trained), "-b", "4", "-j", "1", "--engine", "eager"]
+    flags = ["-o", output, "--model", str(trained), "-b", "4", "-j", "1", "--engine", "eager"]
     flags += ["--no-merge"] if no_merge else []
     process = subprocess.Popen(
         [
@@ -148,8 +149,6 @@ def test_killed_runs_go_on_elsewhere(
             "fashionbatch",
             "predict",
             f"{host.url}/photos",
-            "-o",
-            output,
             *flags,
         ],
         env={**os.environ, "FASHIONBATCH_REMOTE_SECONDS": "20"},

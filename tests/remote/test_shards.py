@@ -163,8 +163,11 @@ def test_damage_and_change_cost_their_shard(there: str, host: Host, data_set: Pa
         assert failed == {1, 2}
 
 
-def test_a_host_that_fails_ends_the_work(there: str, host: Host) -> None:
+def test_a_host_that_fails_ends_the_work(
+    there: str, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Images are not damaged because a host is away: no other answer could be had of them."""
+    monkeypatch.setenv("FASHIONBATCH_REMOTE_SECONDS", "0.5")
     with open_shards(there) as shards:
         host.trouble = lambda path, before: 503
         with pytest.raises(RemoteError, match="it answers 503"):
