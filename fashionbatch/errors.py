@@ -12,7 +12,8 @@
     ├── PluginError              a component's package is broken or missing
     ├── ModelError               a saved model or a weights file cannot be used
     ├── TrainingError            training cannot go on
-    ├── ExecutionError       the workers of an executor cannot be had, or do not fit
+    ├── RemoteError              a host or bucket cannot be reached, refuses, or is not what it was
+    ├── ExecutionError           the workers of an executor cannot be had, or do not fit
     ├── StoppedError             exit code 128 + signal: it was asked to stop; its work is saved
     └── StoreError               a prediction file is damaged, foreign or incomplete
 
@@ -112,6 +113,10 @@ class ModelError(FashionbatchError):
 
 class TrainingError(FashionbatchError):
     """Training that cannot go on, such as a loss that is not finite."""
+
+
+class RemoteError(FashionbatchError):
+    """A host or bucket that cannot be reached, refuses, or gives other bytes than it said."""
 
 
 class ExecutionError(FashionbatchError):

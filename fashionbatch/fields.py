@@ -9,6 +9,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fashionbatch.address import Address, located
 from fashionbatch.errors import UnknownNameError, UsageError
 
 C = TypeVar("C")
@@ -33,10 +34,12 @@ def option(default: Any, help: str, *flags: str, **limits: Any) -> Any:
 def make(kind: type[C], options: Mapping[str, Any]) -> C:
     """A configuration from keyword arguments.
 
-    Where it has a path a string will do, and where it has a tuple a list, or a single string.
+    Where it has a path or a location a string will do, and where it has a tuple a list, or a single
+    string.
 
     Raises:
         UnknownNameError: an option that there is not.
+        UsageError: an address of a kind that is not read.
     """
     types = {f.name: str(f.type) for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # only dataclasses come here
     for name in options:
@@ -48,6 +51,8 @@ def make(kind: type[C], options: Mapping[str, Any]) -> C:
 def _taken(value: Any, annotation: str) -> Any:
     if annotation.startswith("Path") and isinstance(value, str):
         return Path(value)
+    if annotation.startswith("Location") and isinstance(value, str | Path):
+        return located(value)
     if annotation.startswith("tuple") and isinstance(value, list | str):
         return (value,) if isinstance(value, str) else tuple(value)
     return value
@@ -76,7 +81,7 @@ class Checked:
                 raise UsageError(f"{flag} {value}: it must be one of {', '.join(meta['choices'])}")
 
     def to_json(self) -> dict[str, Any]:
-        """Every field as a plain value; paths become strings."""
+        """Every field as a plain value; paths and addresses become strings."""
         return {
             f.name: _plain(getattr(self, f.name))
             for f in dataclasses.fields(self)  # type: ignore[arg-type]  # every subclass is a dataclass
@@ -102,9 +107,16 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "float": (int, float),
     "str": (str,),
     "Path": (Path,),
+    "Location": (Path, Address),
     "tuple": (tuple,),
 }
-_WORDS = {"int": "a whole number", "float": "a number", "str": "text", "Path": "a path"}
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "Path": "a path",
+    "Location": "a path or an address",
+}
 
 
 def _check_type(flag: str, value: Any, annotation: str) -> None:
@@ -116,7 +128,7 @@ def _check_type(flag: str, value: Any, annotation: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
+    if isinstance(value, Path | Address):
         return str(value)
     if isinstance(value, tuple):
         return [_plain(v) for v in value]

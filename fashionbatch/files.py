@@ -92,6 +92,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest(data: bytes | memoryview) -> str:
+    """The SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def cache_folder() -> Path:
     """Where things are kept that can be made again: ``FASHIONBATCH_CACHE``, or the user's cache.
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fashionbatch.address import Address, Location, name_of
 from fashionbatch.config import TrainConfig
 from fashionbatch.errors import OutputExistsError, UsageError
 from fashionbatch.recipe import CONFIG
@@ -57,12 +58,18 @@ def find_data() -> Path:
     return found[0]
 
 
-def find_run(model: Path | None) -> Path:
+def find_run(model: Location | None) -> Path:
     """The folder of a run: as named, below ``runs/``, or the newest there.
+
+    The model at an address is fetched to this disk.
 
     Raises:
         UsageError: there is none.
+        ModelError: what lies at an address is damaged, or changed.
+        RemoteError: a host cannot be reached, or refuses.
     """
+    if isinstance(model, Address):
+        return _fetched(model)
     if model is not None:
         for path in (model, RUNS / model):
             if path.is_dir():
@@ -79,6 +86,26 @@ def find_run(model: Path | None) -> Path:
     return max(finished, key=lambda path: path.stat().st_mtime_ns).parent
 
 
+def _fetched(model: Address) -> Path:
+    from fashionbatch.errors import ModelError
+    from fashionbatch.models.card import CARD, WEIGHTS, load_card
+    from fashionbatch.remote.mirror import Mirror
+    from fashionbatch.remote.trouble import ChangedError, MissingError
+
+    folder = model.parent if model.path.endswith((f"/{CARD}", f"/{WEIGHTS}")) else model
+    try:
+        mirror = Mirror(folder, CARD)
+    except MissingError as error:
+        raise UsageError(f"--model {model}: there is no such run ({error})") from None
+    try:
+        mirror.file(WEIGHTS, load_card(mirror.folder).sha256)
+    except (ModelError, ChangedError, MissingError) as error:
+        # what is said of the copy is meant of what it was copied from
+        text = str(error).replace(str(mirror.folder), str(folder))
+        raise ModelError(text) from None
+    return mirror.folder
+
+
 def run_at(path: Path) -> Path | None:
     """The run that a user's path names, its folder or a name below ``runs/``, if it names one."""
     for folder in (path, RUNS / path):
@@ -87,7 +114,7 @@ def run_at(path: Path) -> Path | None:
     return None
 
 
-def find_run_of(sha256: str, model: Path | None) -> Path:
+def find_run_of(sha256: str, model: Location | None) -> Path:
     """The folder of the run with just these weights: as named, or any below ``runs/``.
 
     Raises:
@@ -115,7 +142,7 @@ def find_run_of(sha256: str, model: Path | None) -> Path:
     )
 
 
-def run_folder(config: TrainConfig, data: Path) -> Path:
+def run_folder(config: TrainConfig, data: Location) -> Path:
     """Where a training is to write: a new folder, the one to go on with, or the one to replace.
 
     Raises:
@@ -130,7 +157,7 @@ def run_folder(config: TrainConfig, data: Path) -> Path:
             raise UsageError(f"--resume: {folder} does not exist")
         return folder
     if config.name is None:
-        stem = f"{data.resolve().name}-{config.backbone.replace(':', '-')}"
+        stem = f"{name_of(data)}-{config.backbone.replace(':', '-')}"
         number = 1
         while (config.output / f"{stem}-{number}").exists():
             number += 1

@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from fashionbatch.address import located
 from fashionbatch.config import TrainConfig
 from fashionbatch.errors import UnknownNameError, UsageError
 from fashionbatch.fields import make
@@ -183,6 +184,8 @@ def _kind(key: str, where: str) -> type:
 
 
 def _from_text(kind: type, text: str, where: str) -> Any:
+    if kind is Path:
+        return located(text)
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise UsageError(f"{where}: it is true or false")
@@ -196,8 +199,6 @@ def _from_text(kind: type, text: str, where: str) -> Any:
 
 def _from_toml(key: str, value: Any) -> Any:
     kind = _kind(key, "a recipe is a flat table of the options of train")
-    if kind is Path and isinstance(value, str):
-        return Path(value)
     if kind is tuple:
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
             raise UsageError(f'{key} is a list of texts, such as ["a", "b"]')

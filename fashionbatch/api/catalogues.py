@@ -8,6 +8,7 @@ from typing import Any
 
 from fashionbatch import config as configs
 from fashionbatch import folders
+from fashionbatch.address import Location, located, name_of
 from fashionbatch.api.executing import executor_of
 from fashionbatch.api.telling import Tell, silent
 from fashionbatch.config import InspectConfig, ShardConfig
@@ -96,11 +97,13 @@ def shard(source: str | Path, *, tell: Tell = silent, **options: Any) -> dict[st
     }
 
 
-def verify(path: str | Path, *, workers: int | None = None, tell: Tell = silent) -> dict[str, Any]:
+def verify(
+    path: str | Location, *, workers: int | None = None, tell: Tell = silent
+) -> dict[str, Any]:
     """Checks every byte of a data set, or of tar files made elsewhere.
 
     Args:
-        path: a folder made by ``shard``, or of tar files; or a tar file.
+        path: a folder made by ``shard``, or of tar files; or a tar file; or an address of these.
         workers: shards that are read at the same time; as many as cores by default.
         tell: gets ``("start", {"bytes"})``, then ``("progress", {"bytes"})`` after each shard.
 
@@ -117,15 +120,15 @@ def verify(path: str | Path, *, workers: int | None = None, tell: Tell = silent)
     """
     from fashionbatch.shards.verification import verify as verifying
 
-    report = verifying.verify(Path(path), workers=workers or os.cpu_count() or 1, tell=tell)
+    report = verifying.verify(path, workers=workers or os.cpu_count() or 1, tell=tell)
     return report.to_json()
 
 
-def inspect(data: str | Path, **options: Any) -> dict[str, Any]:
+def inspect(data: str | Location, **options: Any) -> dict[str, Any]:
     """Counts what a data set holds and draws pictures of it.
 
     Args:
-        data: a data set, or tar files.
+        data: a data set, or tar files; or their address.
         options: the fields of :class:`fashionbatch.config.InspectConfig`, such as ``split``.
 
     Returns:
@@ -139,8 +142,8 @@ def inspect(data: str | Path, **options: Any) -> dict[str, Any]:
         5.219
     """
     config = make(InspectConfig, options)
-    path = Path(data)
+    path = located(data)
     from fashionbatch.inspection import run as inspecting
 
-    output = config.output or folders.INSPECTION / path.resolve().name.removesuffix(".tar")
+    output = config.output or folders.INSPECTION / name_of(path)
     return inspecting.inspect(path, config, output)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fashionbatch import folders
+from fashionbatch.address import Address, Location, located, name_of
 from fashionbatch.api.executing import executor_of
 from fashionbatch.api.telling import Tell, silent
 from fashionbatch.config import PredictConfig
@@ -17,12 +18,13 @@ from fashionbatch.fields import make
 
 
 def predict(
-    source: str | Path, *, tell: Tell = silent, dry_run: bool = False, **options: Any
+    source: str | Location, *, tell: Tell = silent, dry_run: bool = False, **options: Any
 ) -> dict[str, Any]:
     """Predicts a folder of images or of shards into one HDF5 file.
 
     Args:
-        source: a folder of images, an image, a data set, or tar files.
+        source: a folder of images, an image, a data set, or tar files; or the address of a data
+            set or of tar files.
         tell: gets ``("start", ...)``, ``("plan", ...)``, ``("progress", {"items"})``,
             ``("failed", ...)`` and others, see :func:`fashionbatch.inference.predict.predict`.
         dry_run: only return the plan; nothing is written.
@@ -45,17 +47,22 @@ def predict(
             f"WORLD_SIZE={os.environ['WORLD_SIZE']} is set, as torchrun does: a prediction is one "
             "process; start it without torchrun, or unset RANK and WORLD_SIZE"
         )
-    path = Path(source)
+    path = located(source)
     run = folders.find_run(config.model)
     from fashionbatch.inference import job as jobs
     from fashionbatch.inference import plan as plans
     from fashionbatch.inference import predict as prediction
+    from fashionbatch.inference.delivery import Delivery, called
     from fashionbatch.inference.output import only_run, parts_folder
     from fashionbatch.shards.select import Selection
 
-    named = path.resolve().name.removesuffix(".tar") + (f"-{config.split}" if config.split else "")
+    named = name_of(path) + (f"-{config.split}" if config.split else "")
     suffix = "" if config.no_merge else ".h5"
+    delivery = None
     output = config.output or folders.PREDICTIONS / f"{named}-{run.name}{suffix}"
+    if isinstance(output, Address):
+        delivery = Delivery(output, no_merge=config.no_merge)
+        output = delivery.output
     # predictions may lie below the catalogue, and are not part of it
     exclude = [output, parts_folder(output), folders.PREDICTIONS]
     plan = plans.make(
@@ -65,11 +72,18 @@ def predict(
         selection=Selection(**config.selection()),
         exclude=exclude,
     )
-    tell("start", {"items": plan.items, "model": str(run), "output": str(output)})
-    with executor_of(config) as executor, ExitStack() as stack:
+    model = str(config.model if isinstance(config.model, Address) else run)
+    shown = str(output if delivery is None else delivery.address)
+    tell("start", {"items": plan.items, "model": model, "output": shown})
+    with called(delivery), executor_of(config) as executor, ExitStack() as stack:
         if not (executor.local or dry_run):
             stack.enter_context(only_run(output))
         site = executor.ask(partial(jobs.Site.of, config))
         job = jobs.prepare(plan, run, config, output, tell, site=site)
+        if delivery is not None:
+            delivery.fetch(len(job.plan.units), restart=config.restart and not dry_run)
+            if config.incremental or config.retry_failed:
+                delivery.refuse_update()
+            job = dataclasses.replace(job, delivery=delivery)
         result = prediction.predict(job, tell, executor, dry_run=dry_run)
-    return {**result, "model": str(run)}
+    return {**result, "output": shown, "model": model}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fashionbatch import folders
+from fashionbatch.address import Address
 from fashionbatch.api.inference import predict
 from fashionbatch.api.telling import Tell, silent
 from fashionbatch.config import ExplainConfig, ReportConfig
@@ -130,7 +131,7 @@ def _predicted(run: Path, config: ReportConfig, tell: Tell) -> Path:
     from fashionbatch.models.card import load_card
 
     data = config.catalog or load_card(run).lineage.get("data")
-    if data is None or not Path(data).exists():
+    if data is None or not (isinstance(data, Address) or Path(data).exists()):
         raise UsageError(
             f"{run} was trained on {data}, which is not there: name it with --catalog, or report "
             "a prediction file"

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from fashionbatch import folders
+from fashionbatch.address import Address, Location, located
 from fashionbatch.api.telling import Tell, silent
 from fashionbatch.config import AuditConfig, EvaluateConfig, ExportConfig, MergeConfig, SearchConfig
+from fashionbatch.errors import UsageError
 from fashionbatch.fields import make
 
 
-def export(predictions: str | Path, *, tell: Tell = silent, **options: Any) -> dict[str, Any]:
+def export(predictions: str | Location, *, tell: Tell = silent, **options: Any) -> dict[str, Any]:
     """Writes a prediction file as CSV, Parquet or NPZ.
 
     Args:
-        predictions: the prediction file.
+        predictions: the prediction file, or its address.
         tell: gets ``("start", {"items"})`` and ``("progress", {"items"})``.
         options: the fields of :class:`fashionbatch.config.ExportConfig`, such as ``to``.
 
@@ -32,12 +34,16 @@ def export(predictions: str | Path, *, tell: Tell = silent, **options: Any) -> d
     """
     config = make(ExportConfig, options)
     from fashionbatch.store import export as exporting
+    from fashionbatch.store.copy import here
 
-    return exporting.export(Path(predictions), config, tell)
+    where = located(predictions)
+    if isinstance(where, Address) and config.output is None:
+        raise UsageError(f"{where} lies elsewhere: name a file of this disk to make with -o")
+    return exporting.export(here(where), config, tell)
 
 
 def merge(
-    predictions: Sequence[str | Path], *, tell: Tell = silent, **options: Any
+    predictions: Sequence[str | Location], *, tell: Tell = silent, **options: Any
 ) -> dict[str, Any]:
     """Makes one prediction file of several, of one model and configuration.
 
@@ -57,12 +63,13 @@ def merge(
     """
     config = make(MergeConfig, options)
     from fashionbatch.store import combine
+    from fashionbatch.store.copy import here
 
-    return combine.combine([Path(p) for p in predictions], config, tell)
+    return combine.combine([here(p) for p in predictions], config, tell)
 
 
 def search(
-    predictions: str | Path,
+    predictions: str | Location,
     images: str | Path | Sequence[str | Path],
     *,
     tell: Tell = silent,
@@ -71,7 +78,7 @@ def search(
     """Finds the images of a prediction file that are most like some images.
 
     Args:
-        predictions: the prediction file, with features.
+        predictions: the prediction file, or its address, with features.
         images: image files, or names of rows; a file goes before a row of that name.
         tell: gets ``("start", {"items"})`` and ``("progress", {"items"})``.
         options: the fields of :class:`fashionbatch.config.SearchConfig`, such as ``k``.
@@ -88,10 +95,11 @@ def search(
         'dress/7.jpg'
     """
     config = make(SearchConfig, options)
-    path = Path(predictions)
     from fashionbatch.retrieval import run as retrieval
+    from fashionbatch.store.copy import here
     from fashionbatch.store.reader import open_predictions
 
+    path = here(predictions)
     asked = [images] if isinstance(images, str | Path) else images
     output = config.output or folders.SEARCH / path.stem
     with open_predictions(path) as opened:
@@ -105,11 +113,11 @@ def search(
         )
 
 
-def evaluate(predictions: str | Path, **options: Any) -> dict[str, Any]:
+def evaluate(predictions: str | Location, **options: Any) -> dict[str, Any]:
     """Counts what is right in a prediction file.
 
     Args:
-        predictions: the prediction file.
+        predictions: the prediction file, or its address.
         options: the fields of :class:`fashionbatch.config.EvaluateConfig`, such as ``labels``.
 
     Returns:
@@ -124,17 +132,18 @@ def evaluate(predictions: str | Path, **options: Any) -> dict[str, Any]:
     """
     config = make(EvaluateConfig, options)
     from fashionbatch.evaluation import run as evaluation
+    from fashionbatch.store.copy import here
 
     return evaluation.evaluate(
-        Path(predictions), config, lambda sha256: folders.find_run_of(sha256, config.model)
+        here(predictions), config, lambda sha256: folders.find_run_of(sha256, config.model)
     )
 
 
-def audit(predictions: str | Path, *, tell: Tell = silent, **options: Any) -> dict[str, Any]:
+def audit(predictions: str | Location, *, tell: Tell = silent, **options: Any) -> dict[str, Any]:
     """Ranks the items of a prediction file whose label is doubtful.
 
     Args:
-        predictions: the prediction file, with features.
+        predictions: the prediction file, or its address, with features.
         tell: gets ``("start", {"items"})`` and ``("progress", {"items"})``.
         options: the fields of :class:`fashionbatch.config.AuditConfig`, such as ``labels``.
 
@@ -150,7 +159,8 @@ def audit(predictions: str | Path, *, tell: Tell = silent, **options: Any) -> di
         ('dress/7.jpg', 'skirt')
     """
     config = make(AuditConfig, options)
-    path = Path(predictions)
     from fashionbatch.evaluation.audit import run as auditing
+    from fashionbatch.store.copy import here
 
+    path = here(predictions)
     return auditing.audit(path, config, config.output or folders.AUDIT / path.stem, tell)

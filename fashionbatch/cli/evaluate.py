@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -28,7 +27,7 @@ _CLASSES, _MISTAKES, _SLICES, _LABELS = 60, 10, 40, 3
 
 def evaluate(
     predictions: Annotated[
-        Path, typer.Argument(metavar="PREDICTIONS", help="Prediction file (HDF5).")
+        str, typer.Argument(metavar="PREDICTIONS", help="Prediction file (HDF5).")
     ],
     json: Json = False,
     options: Any = None,

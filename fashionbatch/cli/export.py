@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +20,7 @@ class _Teller(Teller):
 
 def export(
     predictions: Annotated[
-        Path, typer.Argument(metavar="PREDICTIONS", help="Prediction file (HDF5).")
+        str, typer.Argument(metavar="PREDICTIONS", help="Prediction file (HDF5).")
     ],
     json: Json = False,
     options: Any = None,

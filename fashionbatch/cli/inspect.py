@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +17,9 @@ _LARGEST, _SMALLEST = 15, 5
 
 
 def inspect(
-    data: Annotated[Path, typer.Argument(metavar="SHARDS", help="Data set, or tar files.")],
+    data: Annotated[
+        str, typer.Argument(metavar="SHARDS", help="Data set, or tar files; path or address.")
+    ],
     json: Json = False,
     options: Any = None,
 ) -> None:

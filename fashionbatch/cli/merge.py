@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +20,7 @@ class _Teller(Teller):
 
 def merge(
     predictions: Annotated[
-        list[Path], typer.Argument(metavar="PREDICTIONS...", help="Prediction files (HDF5).")
+        list[str], typer.Argument(metavar="PREDICTIONS...", help="Prediction files (HDF5).")
     ],
     json: Json = False,
     options: Any = None,

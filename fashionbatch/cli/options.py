@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from fashionbatch.address import Address
+
 
 def with_options(config: type, run: Callable[..., None], example: str) -> Callable[..., None]:
     """A command that takes the parameters of ``run`` and the fields of ``config``.
@@ -66,11 +68,14 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     flags = list(meta["flags"]) or [flag]
     if hint is bool:
         flags = [f"{flag}/--no-{field.name.replace('_', '-')}"] if default else [flag]
+    metavar = _metavar(hint)
+    if Address in typing.get_args(hint):
+        hint = str | None  # a path would lose one of the slashes of an address
     text = meta["help"]
     if "choices" in meta and default is not None:
         text += f" ({', '.join(meta['choices'])})"
     shown = default is not None and default != [] and not isinstance(default, bool)
-    option = typer.Option(*flags, help=text, show_default=shown, metavar=_metavar(hint))
+    option = typer.Option(*flags, help=text, show_default=shown, metavar=metavar)
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -81,7 +86,13 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
 
 def _metavar(hint: Any) -> str | None:
     kinds = typing.get_args(hint) or (hint,)
-    for kind, name in ((Path, "PATH"), (int, "N"), (float, "X"), (str, "TEXT")):
+    for kind, name in (
+        (Address, "PATH|URL"),
+        (Path, "PATH"),
+        (int, "N"),
+        (float, "X"),
+        (str, "TEXT"),
+    ):
         if kind in kinds:
             return None if hint is bool else name
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -58,7 +57,10 @@ class PredictTeller(EngineTeller):
 
 def predict(
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="Folder of images, image, or folder of shards.")
+        str,
+        typer.Argument(
+            metavar="INPUT", help="Folder of images, image, folder of shards; or address of shards."
+        ),
     ],
     json: Json = False,
     dry_run: Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -27,7 +26,7 @@ class _Teller(Teller):
 
 def search(
     predictions: Annotated[
-        Path, typer.Argument(metavar="PREDICTIONS", help="Prediction file (HDF5) with features.")
+        str, typer.Argument(metavar="PREDICTIONS", help="Prediction file (HDF5) with features.")
     ],
     images: Annotated[
         list[str],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -27,7 +26,9 @@ class _Teller(Teller):
 
 
 def verify(
-    shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Data set, or tar files.")],
+    shards: Annotated[
+        str, typer.Argument(metavar="SHARDS", help="Data set, or tar files; path or address.")
+    ],
     workers: Annotated[
         int | None,
         typer.Option(

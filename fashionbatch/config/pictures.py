@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fashionbatch.address import Location
 from fashionbatch.config.selecting import Selecting
 from fashionbatch.errors import UsageError
 from fashionbatch.fields import Checked, option
@@ -17,7 +18,7 @@ ROWS = ("mistakes", "right", "unsure", "all")
 class ExplainConfig(Checked):
     """How pictures are explained; see :func:`fashionbatch.explain`."""
 
-    model: Path | None = option(
+    model: Location | None = option(
         None, "Run (or its folder) whose model is explained. [default: the newest in runs/]"
     )
     output: Path = option(Path("explain"), "Folder for the pictures.", "--output", "-o")
@@ -31,7 +32,7 @@ class ExplainConfig(Checked):
         "sure first, or all in their order. [default: mistakes]",
         choices=ROWS,
     )
-    catalog: Path | None = option(
+    catalog: Location | None = option(
         None,
         "Folder of images or of shards that was predicted. [default: where it lay then]",
     )

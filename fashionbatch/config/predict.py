@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
+from fashionbatch.address import Location
 from fashionbatch.config.executing import LOCAL, Executing
 from fashionbatch.config.selecting import Selecting
 from fashionbatch.errors import UsageError
@@ -19,11 +19,14 @@ FEATURE_DTYPES = ("float32", "float16")
 class PredictConfig(Selecting, Executing):
     """How a catalogue is predicted; see :func:`fashionbatch.predict`."""
 
-    model: Path | None = option(
-        None, "Run (or its folder) whose model predicts. [default: the newest in runs/]"
+    model: Location | None = option(
+        None, "Run (or its folder, or address) whose model predicts. [default: the newest in runs/]"
     )
-    output: Path | None = option(
-        None, "HDF5 file to make. [default: predictions/INPUT-RUN.h5]", "--output", "-o"
+    output: Location | None = option(
+        None,
+        "HDF5 file to make; or its address. [default: predictions/INPUT-RUN.h5]",
+        "--output",
+        "-o",
     )
     topk: int = option(5, "How many classes to store per image, best first.", min=1)
     probabilities: bool = option(False, "Store the probability of every class.")

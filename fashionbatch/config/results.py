@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fashionbatch.address import Location
 from fashionbatch.errors import UsageError
 from fashionbatch.fields import Checked, option
 
@@ -81,7 +82,7 @@ class SearchConfig(Checked):
     """How similar images are found; see :func:`fashionbatch.search`."""
 
     k: int = option(10, "How many neighbours of each image.", "-k", min=1, max=1000)
-    model: Path | None = option(
+    model: Location | None = option(
         None,
         "Run whose model made the file, for an image that is no row of it. "
         "[default: found in runs/ by its hash]",
@@ -89,7 +90,7 @@ class SearchConfig(Checked):
     features: str | None = option(
         None, "Layer whose features are compared. [default: the one that is stored]"
     )
-    catalog: Path | None = option(
+    catalog: Location | None = option(
         None,
         "Folder of images or of shards that was predicted, to draw from. "
         "[default: where it lay then]",
@@ -105,7 +106,7 @@ class SearchConfig(Checked):
 class LabelledConfig(Checked):
     """Where the known classes of items come from."""
 
-    labels: Path | None = option(
+    labels: Location | None = option(
         None,
         "Table (CSV, TSV, Parquet) or packed data set of the known classes. "
         "[default: those in the file]",
@@ -188,7 +189,7 @@ class AuditConfig(LabelledConfig):
         "deviations.",
         above=0,
     )
-    catalog: Path | None = option(
+    catalog: Location | None = option(
         None,
         "Folder of images or of shards that was predicted, to draw from. "
         "[default: where it lay then]",
@@ -208,12 +209,12 @@ class ReportConfig(LabelledConfig):
     output: Path | None = option(
         None, "HTML file to make. [default: reports/FILE's name.html]", "--output", "-o"
     )
-    model: Path | None = option(
+    model: Location | None = option(
         None,
         "Run whose model made the file, for curves and heat maps. [default: found in runs/ by its "
         "hash]",
     )
-    catalog: Path | None = option(
+    catalog: Location | None = option(
         None,
         "Folder of images or of shards that was predicted, for pictures. "
         "[default: where it lay then]",

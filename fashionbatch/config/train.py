@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fashionbatch.address import Location
 from fashionbatch.config.selecting import Selecting
 from fashionbatch.errors import UsageError
 from fashionbatch.fields import option
@@ -27,9 +28,9 @@ AUGMENTATIONS = ("paper", "flip", "trivial", "rand", "none")
 class TrainConfig(Selecting):
     """How a classifier is trained; see :func:`fashionbatch.train`."""
 
-    data: Path | None = option(
+    data: Location | None = option(
         None,
-        "Data set to train on, as made by shard. [default: the one in shards/]",
+        "Data set to train on, as made by shard; or its address. [default: the one in shards/]",
         "--data",
         "-d",
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fashionbatch.address import Address, Location
 from fashionbatch.errors import FashionbatchError, UsageError
 from fashionbatch.shards.read import ShardSet, is_shards, open_shards
 from fashionbatch.sources import Item
@@ -22,10 +23,11 @@ class Catalogue:
 
     Args:
         predictions: the file.
-        path: the folder of images or of shards, or the image, that was predicted.
+        path: the folder of images or of shards, or the image, that was predicted; or the address
+            of shards.
     """
 
-    def __init__(self, predictions: Predictions, path: Path) -> None:
+    def __init__(self, predictions: Predictions, path: Location) -> None:
         self.predictions = predictions
         self.path = path
 
@@ -49,7 +51,9 @@ class Catalogue:
 
     @cached_property
     def _shards(self) -> ShardSet | None:
-        return open_shards(self.path, strict=False) if is_shards(self.path) else None
+        if isinstance(self.path, Path) and not is_shards(self.path):
+            return None
+        return open_shards(self.path, strict=False)
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -69,6 +73,7 @@ class Catalogue:
         raise UsageError(f"it is not in {shard} any more")
 
     def _loose(self, name: str) -> bytes:
+        assert isinstance(self.path, Path)
         if self.path.is_file():
             if to_text(self.path.resolve().name) != name and to_text(self.path.name) != name:
                 raise UsageError(f"it is not in {self.path}")
@@ -80,7 +85,7 @@ class Catalogue:
         return Item(name=name, path=os.path.join(self.path, plain)).read()  # noqa: PTH118  # keeps surrogates as they are
 
 
-def find(predictions: Predictions, asked: Path | None) -> Catalogue | str:
+def find(predictions: Predictions, asked: Location | None) -> Catalogue | str:
     """The catalogue of a prediction file, or why there is none.
 
     Args:
@@ -91,12 +96,14 @@ def find(predictions: Predictions, asked: Path | None) -> Catalogue | str:
         UsageError: nothing lies where the user says.
     """
     if asked is not None:
-        if not asked.exists():
+        if isinstance(asked, Path) and not asked.exists():
             raise UsageError(f"--catalog {asked} does not exist: name what was predicted")
         return Catalogue(predictions, asked)
     source = predictions.source
     if source is None:
         return "the file does not say where its images lie: name them with --catalog"
+    if isinstance(source, Address):
+        return f"{source}, where the images lay, is not asked unless --catalog names it"
     if not source.exists():
         return f"{source}, where the images lay, is not there: name them with --catalog"
     return Catalogue(predictions, source)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fashionbatch.address import Address, Location
 from fashionbatch.errors import FashionbatchError
 from fashionbatch.shards.manifest import Manifest, is_ours
 from fashionbatch.shards.ragged import Texts
@@ -54,6 +55,8 @@ class DataSets:
         one that was predicted.
         """
         for path in self._places():
+            if isinstance(path, Address):
+                continue
             try:
                 manifest = Manifest.load(path)
             except FashionbatchError:
@@ -64,7 +67,7 @@ class DataSets:
                 return types
         return {}
 
-    def _is_predicted(self, path: Path) -> bool:
+    def _is_predicted(self, path: Location) -> bool:
         return isinstance(self.predicted, ShardSet) and self.predicted.path == path
 
     @property
@@ -72,13 +75,15 @@ class DataSets:
         lineage = self.predictions.model.get("lineage")
         return lineage if isinstance(lineage, dict) else {}
 
-    def _places(self) -> list[Path]:
+    def _places(self) -> list[Location]:
         """Where the predicted images lay, and those that the model was trained on."""
         trained = self._lineage.get("data")
         stated = [self.predictions.source, Path(trained) if isinstance(trained, str) else None]
         return list(dict.fromkeys(path for path in stated if path is not None))
 
-    def _opened(self, path: Path) -> ShardSet | str:
+    def _opened(self, path: Location) -> ShardSet | str:
+        if isinstance(path, Address):
+            return f"{path}, where the images lay, is not asked unless it is named"
         if not path.exists():
             return f"{path}, where the images lay, is not there"
         if not is_ours(path):

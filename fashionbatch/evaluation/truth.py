@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fashionbatch.address import Address, Location
 from fashionbatch.config import LabelledConfig
 from fashionbatch.errors import UnknownNameError, UsageError
 from fashionbatch.evaluation.datasets import rows_by_name, types_of
@@ -46,6 +47,8 @@ def named(config: LabelledConfig) -> ShardSet | Path | None:
         ShardError: the data set is damaged.
     """
     path = config.labels
+    if isinstance(path, Address):
+        return _data_set(path, config)
     if path is None or not path.is_dir():
         return path
     if not is_ours(path):
@@ -53,6 +56,10 @@ def named(config: LabelledConfig) -> ShardSet | Path | None:
             f"{path} is a folder without a {MANIFEST}: name a packed data set, or a table (.csv, "
             ".tsv or .parquet), with --labels"
         )
+    return _data_set(path, config)
+
+
+def _data_set(path: Location, config: LabelledConfig) -> ShardSet:
     for flag in config.of_tables():
         raise UsageError(f"{flag} is of a table, and {path} is a data set: leave it out")
     return open_shards(path, strict=False)

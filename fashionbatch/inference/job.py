@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ from fashionbatch.parse import parse_most
 from fashionbatch.pipeline.batches import default_workers
 from fashionbatch.pipeline.pool import Limits
 from fashionbatch.store.merge import ShardEntry
+
+if TYPE_CHECKING:
+    from fashionbatch.inference.delivery import Delivery
 
 Tell = Callable[[str, dict[str, Any]], None]
 
@@ -91,6 +94,7 @@ class Job:
         tap: the model, with the layer whose output is stored.
         answers: what is stored.
         grid: which images go through the network together.
+        delivery: puts the output where it is to lie, if that is elsewhere.
     """
 
     plan: Plan
@@ -103,6 +107,7 @@ class Job:
     tap: FeatureTap
     answers: Answers
     grid: Grid
+    delivery: Delivery | None = None
 
     @property
     def device(self) -> torch.device:

@@ -25,7 +25,7 @@ _INPUT = ("input", "items", "rows")
 #: of files that --restart may replace
 _SUFFIXES = (".h5", ".hdf5")
 #: in the folder of parts: they are to replace the file at the output, whatever that is
-_REPLACING = "replaces-the-output"
+REPLACING = "replaces-the-output"
 
 
 def parts_folder(output: Path) -> Path:
@@ -95,17 +95,17 @@ def only_run(output: Path) -> Iterator[None]:
 
 def replace_at_the_end(folder: Path) -> None:
     """Writes down that the parts in a folder are going to replace what lies at the output."""
-    (folder / _REPLACING).touch()
+    (folder / REPLACING).touch()
 
 
 def replaced(folder: Path) -> None:
     """It is done: what lies at the output is of these parts."""
-    (folder / _REPLACING).unlink(missing_ok=True)
+    (folder / REPLACING).unlink(missing_ok=True)
 
 
 def is_replacing(folder: Path) -> bool:
     """Whether a --restart that was stopped is to be gone on with."""
-    return (folder / _REPLACING).exists()
+    return (folder / REPLACING).exists()
 
 
 def fingerprint_of(output: Path) -> dict[str, Any] | None:

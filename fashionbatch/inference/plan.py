@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fashionbatch import files
+from fashionbatch.address import Address, Location, refuse_scheme
 from fashionbatch.errors import ImageError, ShardError, SourceError, UsageError
-from fashionbatch.shards.read import ShardSet, is_shards, open_shards, refuse_url
+from fashionbatch.shards.read import ShardSet, is_shards, open_shards
 from fashionbatch.shards.select import Selection
 from fashionbatch.sources import Failure, Item
 from fashionbatch.sources.base import from_text, to_text
@@ -96,7 +97,7 @@ class Plan:
     """All units of an input.
 
     Attributes:
-        path: of the input.
+        path: of the input, or its address.
         catalogue: reads it.
         units: in order.
         classes: the input's own vocabulary; empty for a folder.
@@ -104,7 +105,7 @@ class Plan:
             recorded: those that the model knows are stored, others are no reason to refuse.
     """
 
-    path: Path
+    path: Location
     catalogue: Catalogue
     units: Sequence[Unit]
     classes: tuple[str, ...] = ()
@@ -132,13 +133,13 @@ class Plan:
         """
         if all(len(unit.rows) <= most for unit in self.units):
             return self
-        if isinstance(self.catalogue, Folder):
+        if isinstance(self.catalogue, Folder) and isinstance(self.path, Path):
             return _of_folder(self.path, self.catalogue, min(SLICE, most))
         return replace(self, units=[p for unit in self.units for p in _pieces(unit, most)])
 
 
 def make(
-    path: Path,
+    path: Location,
     *,
     split: str | None,
     limit: int | None,
@@ -148,7 +149,7 @@ def make(
     """Plans the prediction of a folder of images, one image, a data set or tar files.
 
     Args:
-        path: of the input.
+        path: of the input; or an address of a data set or of tar files.
         split: of a data set, to predict that one only.
         limit: most items.
         selection: of a data set, to predict these only.
@@ -158,10 +159,17 @@ def make(
     Raises:
         UsageError: nothing is there, or a split or selection is asked of a folder.
         SourceError: it is empty, or cannot be listed.
+        ShardError: there are no shards at an address.
+        RemoteError: a host cannot be reached, or refuses.
     """
-    refuse_url(path)
+    if isinstance(path, Address):
+        return _of_shards(open_shards(path, strict=False), split, selection, limit)
+    refuse_scheme(path)
     if not path.exists():
-        raise UsageError(f"{path} does not exist: name a folder of images or of shards")
+        raise UsageError(
+            f"{path} does not exist: name a folder of images or of shards (an address begins with "
+            "its scheme, such as s3://)"
+        )
     if is_shards(path):
         return _of_shards(open_shards(path, strict=False), split, selection, limit)
     if split is not None:
@@ -372,6 +380,10 @@ class PackedCatalogue:
         except ShardError as error:
             # the same words wherever the shards lie
             raise ImageError("shard", str(error).replace(f"{self.shards.path}/", "")) from None
+
+    def expect(self, rows: Iterable[int]) -> None:
+        """See :class:`fashionbatch.pipeline.foresight.Foreseeing`."""
+        self.shards.expect(rows)
 
     def name(self, row: int) -> str:
         """See :class:`Catalogue`."""

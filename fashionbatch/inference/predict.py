@@ -290,6 +290,9 @@ class _Run:
             try:
                 if pending:
                     self._stream(pending)
+                if job.delivery is not None and not self.executor.local:
+                    # workers elsewhere have put their parts there, and not on this disk
+                    job.delivery.fetch(len(job.plan.units), restart=False)
                 seconds = time.perf_counter() - started
                 counts = self._merge(picked)
                 break
@@ -304,6 +307,8 @@ class _Run:
                 if last == _ROUNDS - 1:
                     raise
                 pending = self._pending()
+        if job.delivery is not None:
+            job.delivery.finish()
         self._tidy()
         self._refuse_nothing(counts)
         return self._result(
@@ -322,7 +327,12 @@ class _Run:
             lending = Lending(
                 pending,
                 stage=Units(
-                    job, self.folder, files.fingerprint(self.fingerprint), failures, self.tell
+                    job,
+                    self.folder,
+                    files.fingerprint(self.fingerprint),
+                    failures,
+                    self.tell,
+                    self._commit,
                 ),
                 worker=self._recipe(),
                 asked=asked,
@@ -384,12 +394,15 @@ class _Run:
             engine=self.fingerprint.get("engine"),
             fingerprint=files.fingerprint(self.fingerprint),
             folder=self.folder.absolute(),
+            delivery=job.delivery,
             workers=config.workers if elsewhere else job.workers,
             retry=self.retry,
         )
 
     def _commit(self, part: Part) -> None:
         parts.commit(self.folder, part, again=True)
+        if self.job.delivery is not None:
+            self.job.delivery.commit(part)
 
     def _leave_nothing(self) -> None:
         """A run that finished no part leaves no folder."""
@@ -421,6 +434,8 @@ class _Run:
             output.replaced(self.folder)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
+        if self.job.delivery is not None:
+            self.job.delivery.tidy(keep_parts=self.job.config.keep_parts)
 
     def _refuse_nothing(self, counts: tuple[int, int]) -> None:
         predicted, failed = counts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from fashionbatch.inference.gathering import Gathering
 from fashionbatch.inference.job import Job
 from fashionbatch.inference.stream import Failures
 from fashionbatch.store import part as parts
+from fashionbatch.store.part import Part
 
 
 class Units:
@@ -24,13 +25,20 @@ class Units:
         fingerprint: of the run.
         failures: counts.
         tell: gets what the workers tell.
+        commit: writes a part for good.
     """
 
     def __init__(
-        self, job: Job, folder: Path, fingerprint: str, failures: Failures, tell: Tell
+        self,
+        job: Job,
+        folder: Path,
+        fingerprint: str,
+        failures: Failures,
+        tell: Tell,
+        commit: Callable[[Part], None],
     ) -> None:
         self.job, self.folder, self.fingerprint = job, folder, fingerprint
-        self.failures, self.tell = failures, tell
+        self.failures, self.tell, self.commit = failures, tell, commit
 
     def hear(self, lease: Lease, event: str, values: dict[str, Any]) -> None:
         """Counts what failed, and tells the rest."""
@@ -80,6 +88,6 @@ class Units:
                     gathering.fail(place, error, plan.catalogue.sha256(row))
                 except ImageError as unread:
                     gathering.fail(place, unread)
-        parts.commit(self.folder, gathering.close(self.fingerprint), again=True)
+        self.commit(gathering.close(self.fingerprint))
         self.failures.add(unit.name, reason, unit.count)
         self.tell("progress", {"items": unit.count})

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fashionbatch.config import PredictConfig
 from fashionbatch.errors import ExecutionError
@@ -23,6 +23,10 @@ from fashionbatch.models.card import code_version
 from fashionbatch.models.choice import Picked
 from fashionbatch.pipeline.pool import Pool
 from fashionbatch.store import part as parts
+from fashionbatch.store.part import Part
+
+if TYPE_CHECKING:
+    from fashionbatch.inference.delivery import Delivery
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,7 @@ class Recipe:
         engine: the fingerprint's words for it.
         fingerprint: of the run, for its parts.
         folder: of the parts.
+        delivery: puts them where they are to lie, if that is elsewhere.
         workers: processes that decode for a worker.
         retry: take rows over from the output that is there, without (``False``) or with what
             failed in it (``True``) to be tried again; ``None`` takes none over.
@@ -52,6 +57,7 @@ class Recipe:
     engine: dict[str, Any] | None = None
     fingerprint: str = ""
     folder: Path = dataclasses.field(default_factory=Path)
+    delivery: Delivery | None = None
     workers: int | None = None
     retry: bool | None = None
     version: dict[str, str] = dataclasses.field(default_factory=code_version)
@@ -59,6 +65,12 @@ class Recipe:
     def __call__(self, place: str) -> UnitWorker:
         """A worker on a device; ``""`` is the one of the configuration."""
         return UnitWorker(self, place)
+
+    def commit(self, part: Part) -> None:
+        """Writes a part for good."""
+        parts.commit(self.folder, part, again=True)
+        if self.delivery is not None:
+            self.delivery.commit(part)
 
     def job(self, place: str = "") -> Job:
         """What is predicted, as it is where this runs.
@@ -152,7 +164,7 @@ class UnitWorker(Worker):
             tell=tell,
             reuse=self._reuse,
         )
-        with Writer(lambda part: parts.commit(recipe.folder, part, again=True)) as writer:
+        with Writer(recipe.commit) as writer:
             stream.run(tasks, writer.put)
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from fashionbatch.address import Location, name_of
 from fashionbatch.config import InspectConfig
 from fashionbatch.errors import SourceError
 from fashionbatch.inspection import pictures
@@ -13,11 +14,11 @@ from fashionbatch.shards.read import open_shards
 from fashionbatch.shards.select import Selection
 
 
-def inspect(path: Path, config: InspectConfig, output: Path) -> dict[str, Any]:
+def inspect(path: Location, config: InspectConfig, output: Path) -> dict[str, Any]:
     """Counts a data set and draws its pictures.
 
     Args:
-        path: of the data set.
+        path: of the data set, or its address.
         config: of the job.
         output: folder for the pictures.
 
@@ -37,7 +38,7 @@ def inspect(path: Path, config: InspectConfig, output: Path) -> dict[str, Any]:
     if not len(rows):
         damaged = f": {next(iter(shards.damaged.values()))}" if shards.damaged else ""
         raise SourceError(f"{path} has no images, or the selection leaves none{damaged}")
-    name = path.resolve().name.removesuffix(".tar")
+    name = name_of(path)
     numbers = summarize(shards, rows, everything)
     made = {"data": str(path), "name": name, "split": config.split, **numbers}
     drawn: list[Path] = []

@@ -263,7 +263,7 @@ def _reasons(shards: ShardSet) -> Iterator[tuple[str, str]]:
     record = shards.manifest.failures
     if record is None:
         return
-    path = shards.path / record.file
+    path = shards.folder / record.file
     try:
         with path.open(encoding="utf-8") as lines:
             for line in lines:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from fashionbatch.errors import FashionbatchError, ImageError
+from fashionbatch.pipeline.foresight import announce
 from fashionbatch.pipeline.load import load
 from fashionbatch.pipeline.pool import Limits, Pool
 from fashionbatch.pipeline.pool.nursery import can_fork
@@ -175,6 +176,7 @@ class _Load:
         for number, rows in numbered:
             pixels = np.empty((len(rows), side, side, 3), np.uint8)
             failures: dict[int, ImageError] = {}
+            announce(self.images, rows.tolist())
             for place, row in enumerate(rows.tolist()):
                 try:
                     pixels[place] = load(self.images.read(row), self.preprocessing)

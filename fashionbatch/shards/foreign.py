@@ -1,21 +1,23 @@
 """Tar files made elsewhere, as a data set: scanned on first use, then read by their index.
 
 The index is kept in the user's cache, not beside files that may be another's; it is made again when
-a file's size, times or inode differ.
+a file's size, times or inode differ, or the version of an object.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fashionbatch import files
+from fashionbatch.address import Address, Location, name_of
 from fashionbatch.errors import ShardError
 from fashionbatch.shards.index import UNKNOWN, Index, IndexRow
 from fashionbatch.shards.manifest import Manifest, ShardRecord
@@ -23,11 +25,17 @@ from fashionbatch.shards.threads import in_order
 from fashionbatch.shards.verification.findings import Tell
 from fashionbatch.sources import Failure
 from fashionbatch.sources.names import by_value
-from fashionbatch.sources.tar import scan
+from fashionbatch.sources.tar import Scan, scan, scan_open
+from fashionbatch.sources.tar_members import OpenTar
 from fashionbatch.sources.webdataset import prefixes, split_of, tars
+
+if TYPE_CHECKING:
+    from fashionbatch.remote.stores import Object
 
 #: goes up when the scanner finds other things in the same file
 _VERSION = 2
+#: objects that are read at the same time
+_STREAMS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +48,7 @@ class Foreign:
         damaged: from a shard's number to what is wrong with it.
         skipped: from a shard's number to what is in it and cannot be used.
         notes: from a shard's number to what is worth knowing.
+        objects: the shards, where they lie elsewhere.
     """
 
     manifest: Manifest
@@ -47,45 +56,66 @@ class Foreign:
     damaged: Mapping[int, str] = field(default_factory=dict)
     skipped: Mapping[int, tuple[Failure, ...]] = field(default_factory=dict)
     notes: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    objects: tuple[Object, ...] = ()
 
 
-def index_foreign(path: Path) -> Foreign:
+def index_foreign(path: Location) -> Foreign:
     """Finds the images of a tar file, or of those in a folder; from the cache where it has them.
 
     Labels are the texts or numbers that the samples have, sorted, numbers by value; names, splits
     and the order of classes are those of :class:`fashionbatch.sources.webdataset.WebdatasetSource`.
 
     Args:
-        path: of the tar file, or of the folder.
+        path: of the tar file, or of the folder; or the address of tar files, with braces or ``*``.
+
+    Raises:
+        MissingError: nothing fits the address.
+        RemoteError: the host cannot be reached, or refuses.
     """
-    return cached(path) or scan_foreign(path)
+    listed = _listed(path)
+    return _cached(path, listed) or _scan_all(
+        path, listed, _STREAMS if isinstance(path, Address) else 1
+    )
 
 
-def cached(path: Path) -> Foreign | None:
+def cached(path: Location) -> Foreign | None:
     """What the first scan has found, or ``None`` where no file has been scanned as it is now.
 
     Args:
-        path: of a tar file, or of a folder.
+        path: see :func:`index_foreign`, which also says what is raised.
 
     Example:
         >>> cached(Path("never-seen")) is None  # doctest: +SKIP
         True
     """
-    stem = _stem(path, _listed(path))
-    return None if stem is None else _load(stem)
+    return _cached(path, _listed(path))
 
 
 def scan_foreign(
-    path: Path, *, workers: int = 1, tell: Tell = lambda event, values: None
+    path: Location, *, workers: int = 1, tell: Tell = lambda event, values: None
 ) -> Foreign:
     """Reads all tar files; what the first scan has found of them stays in the cache.
 
     Args:
-        path: of a tar file, or of a folder.
+        path: see :func:`index_foreign`, which also says what is raised.
         workers: files that are read at the same time.
         tell: gets ``("start", {"bytes"})``, then ``("progress", {"bytes"})`` after each file.
     """
-    listed = _listed(path)
+    return _scan_all(path, _listed(path), workers, tell)
+
+
+def _cached(path: Location, listed: Sequence[_Listed]) -> Foreign | None:
+    stem = _stem(path, listed)
+    found = None if stem is None else _load(stem)
+    return None if found is None else replace(found, objects=_objects(listed))
+
+
+def _scan_all(
+    path: Location,
+    listed: Sequence[_Listed],
+    workers: int,
+    tell: Tell = lambda event, values: None,
+) -> Foreign:
     stem = _stem(path, listed)  # before they are read: one that changes meanwhile is read again
     tell("start", {"bytes": sum(tar.bytes for tar in listed)})
     scanned = []
@@ -96,7 +126,7 @@ def scan_foreign(
     # damage can be a disk's passing fault; a later scan would hide what has rotted since
     if stem is not None and not found.damaged and _load(stem) is None:
         _save(stem, found)
-    return found
+    return replace(found, objects=_objects(listed))
 
 
 class _Listed(NamedTuple):
@@ -104,20 +134,28 @@ class _Listed(NamedTuple):
 
     Attributes:
         name: below the folder.
-        path: of the file.
+        path: of the file; or its address.
         prefix: what its items are called after.
         bytes: its size.
         state: what differs when the file is another one or was written to.
+        found: the object at its address.
     """
 
     name: str
-    path: Path
+    path: Location
     prefix: str
     bytes: int
-    state: tuple[int, ...]
+    state: tuple[int | str, ...]
+    found: Object | None = None
 
 
-def _listed(path: Path) -> list[_Listed]:
+def _objects(listed: Sequence[_Listed]) -> tuple[Object, ...]:
+    return tuple(tar.found for tar in listed if tar.found is not None)
+
+
+def _listed(path: Location) -> list[_Listed]:
+    if isinstance(path, Address):
+        return _listed_at(path)
     found = tars(path)
     listed = []
     for (name, tar), prefix in zip(found, prefixes([n for n, _ in found]), strict=True):
@@ -130,18 +168,41 @@ def _listed(path: Path) -> list[_Listed]:
     return listed
 
 
+def _listed_at(address: Address) -> list[_Listed]:
+    from fashionbatch.remote import client, pattern
+    from fashionbatch.remote.stores import Object
+
+    addresses = pattern.expand(address)
+    objects = []
+    for found in client.look_at(addresses):
+        if not isinstance(found, Object):
+            raise found
+        client.need_ranges(found)
+        objects.append(found)
+    # below what they have in common: two can have the same name in different folders, or buckets
+    parts = [f"{one.host}{one.path}".split("/") for one in addresses]
+    folders = zip(*(folder for *folder, _ in parts), strict=False)
+    common = sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, folders))
+    names = ["/".join(each[common:]) for each in parts]
+    return [
+        _Listed(name, one.address, prefix, one.size, (one.size, one.tag), one)
+        for name, prefix, one in zip(names, prefixes(names), objects, strict=True)
+    ]
+
+
 def _state(status: os.stat_result) -> tuple[int, ...]:
     # a copy can keep size and time of its original, but not the rest
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def _stem(path: Path, listed: Sequence[_Listed]) -> Path | None:
+def _stem(path: Location, listed: Sequence[_Listed]) -> Path | None:
     """Where in the cache it is kept what was found in these files, without a suffix.
 
     ``None`` where there is no cache.
     """
     state = [(tar.name, tar.state) for tar in listed]
-    key = files.fingerprint([_VERSION, str(path.resolve()), state])
+    where = path.url if isinstance(path, Address) else str(path.resolve())
+    key = files.fingerprint([_VERSION, where, state])
     try:
         return files.cache_folder() / "shards" / key
     except OSError:
@@ -172,8 +233,7 @@ def _scan(numbered: tuple[int, _Listed]) -> _Scanned:
     number, tar = numbered
     split = split_of(tar.name)
     try:
-        found = scan(tar.path)
-        sha256 = files.sha256(tar.path)
+        found, sha256 = _read(tar)
     except (ShardError, OSError) as error:
         record = ShardRecord(file=tar.name, split=split, items=0, bytes=tar.bytes, sha256="")
         return _Scanned(record=record, damaged=_reason(tar.name, error))
@@ -203,19 +263,35 @@ def _scan(numbered: tuple[int, _Listed]) -> _Scanned:
     )
 
 
+def _read(tar: _Listed) -> tuple[Scan, str]:
+    """What is in a file, and its SHA-256."""
+    if isinstance(tar.path, Path):
+        return scan(tar.path), files.sha256(tar.path)
+    from fashionbatch.remote.stream import RemoteStream
+    from fashionbatch.remote.trouble import ChangedError, MissingError
+
+    assert tar.found is not None
+    stream = RemoteStream(tar.found)
+    try:
+        found = scan_open(OpenTar(stream.at, tar.bytes, str(tar.path)))
+        return found, stream.sha256()
+    except (ChangedError, MissingError) as error:
+        raise ShardError(str(error)) from None
+
+
 def _reason(name: str, error: ShardError | OSError) -> str:
     if isinstance(error, ShardError):
         return str(error)
     return f"{name} cannot be read ({error.strerror or error}): mend it, or leave it out"
 
 
-def _joined(path: Path, scanned: Sequence[_Scanned]) -> Foreign:
+def _joined(path: Location, scanned: Sequence[_Scanned]) -> Foreign:
     classes = sorted({label for one in scanned for label in one.labels}, key=by_value)
     places = {name: i for i, name in enumerate(classes)}
     index = Index.joined([_relabelled(one, places) for one in scanned])
     return Foreign(
         manifest=Manifest(
-            name=path.resolve().name.removesuffix(".tar"),
+            name=name_of(path),
             classes=tuple(classes),
             items=len(index),
             failed=sum(len(one.skipped) for one in scanned),

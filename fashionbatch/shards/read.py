@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 import tarfile
-import weakref
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fashionbatch.address import Address, Location, located, refuse_scheme
 from fashionbatch.errors import ImageError, ShardError, UnknownNameError, UsageError
 from fashionbatch.shards.foreign import index_foreign
 from fashionbatch.shards.index import Index
 from fashionbatch.shards.manifest import MANIFEST, Manifest
+from fashionbatch.shards.opening import Opened, at_address, at_path
 from fashionbatch.shards.select import NO_SPLIT, Selection, choose
+from fashionbatch.shards.shelf import LocalShelf, Place, RemoteShelf, Shelf
 from fashionbatch.sources import Failure
 from fashionbatch.sources.base import from_text
 from fashionbatch.sources.webdataset import holds_tars
 from fashionbatch.specs import SPLITS
 
-_OPEN_FILES = 64
+if TYPE_CHECKING:
+    from fashionbatch.remote.stores import Object
+
 _BLOCK = 512  # of a tar file
+_ABOUT = 4096  # bytes that an image's JSON and its header seldom exceed
 
 Rows = npt.NDArray[np.int64]
 
@@ -43,7 +45,8 @@ class ShardSet:
     :meth:`close`, at the end of a ``with`` block, or with the object.
 
     Attributes:
-        path: the folder, or the tar file.
+        path: the folder or the tar file; or the address of either, or of several tar files.
+        folder: what lies beside the shards: ``path``, or where an address's files are on this disk.
         manifest: what the data set states of itself.
         index: where each item lies.
         damaged: shards that cannot be used, from their number to the reason; reading from them
@@ -58,20 +61,25 @@ class ShardSet:
 
     def __init__(
         self,
-        path: Path,
+        path: Location,
         manifest: Manifest,
         index: Index,
         damaged: Mapping[int, str] | None = None,
         skipped: Mapping[int, Sequence[Failure]] | None = None,
         notes: Mapping[int, Sequence[str]] | None = None,
+        *,
+        folder: Path | None = None,
+        objects: Sequence[Object] = (),
     ) -> None:
         self.path = path
+        self.folder = folder or (path if isinstance(path, Path) else Path())
         self.manifest = manifest
         self.index = index
         self.damaged = damaged or {}
         self.skipped = skipped or {}
         self.notes = notes or {}
-        self._files = _Files()
+        self._objects = objects
+        self._shelf: Shelf = RemoteShelf(objects) if objects else LocalShelf(self._paths())
 
     def __len__(self) -> int:
         return len(self.index)
@@ -89,7 +97,7 @@ class ShardSet:
 
     def close(self) -> None:
         """Closes the files that this process has open; reading opens them again."""
-        self._files.close()
+        self._shelf.close()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -130,12 +138,23 @@ class ShardSet:
             class_types=tuple(types[self.classes.index(c)] for c in kept) if types else (),
         )
         index = self.index.replaced(label=table[self.labels])
-        return ShardSet(self.path, manifest, index, self.damaged, self.skipped, self.notes)
+        return self._copy(self.path, manifest, index)
 
     def absolute(self) -> ShardSet:
         """The same for a process that works in another folder."""
+        path = self.path.absolute() if isinstance(self.path, Path) else self.path
+        return self._copy(path, self.manifest, self.index)
+
+    def _copy(self, path: Location, manifest: Manifest, index: Index) -> ShardSet:
         return ShardSet(
-            self.path.absolute(), self.manifest, self.index, self.damaged, self.skipped, self.notes
+            path,
+            manifest,
+            index,
+            self.damaged,
+            self.skipped,
+            self.notes,
+            folder=self.folder.absolute(),
+            objects=self._objects,
         )
 
     def select(
@@ -186,19 +205,27 @@ class ShardSet:
 
         Raises:
             ImageError: the bytes are not the ones that were packed.
-            ShardError: the shard is missing or shorter than indexed.
+            ShardError: the shard is missing, shorter than indexed, or another one by now.
+            RemoteError: the host cannot be reached, or refuses.
         """
-        index = self.index
-        number = index.shard.item(row)
-        size = index.size.item(row)
-        data = os.pread(self._descriptor(number), size, index.offset.item(row))
-        if len(data) != size:
+        place = self._place(row)
+        data = self._at(place)
+        if len(data) != place.size:
             raise ShardError(
-                f"{self.file(number)} ends within item {self.name(row)!r}: copy or pack it again"
+                f"{self.file(place.shard)} ends within item {self.name(row)!r}: "
+                "copy or pack it again"
             )
-        if check and hashlib.sha256(data).digest() != index.sha256[row].tobytes():
+        if check and hashlib.sha256(data).digest() != self.index.sha256[row].tobytes():
+            self._shelf.distrust(place)
             raise ImageError("read", "the bytes are not the ones that were packed (SHA-256)")
         return data
+
+    def expect(self, rows: Iterable[int]) -> None:
+        """Says which rows are going to be read next, in this order.
+
+        Shards elsewhere are then read in fewer requests; others need no such hint.
+        """
+        self._shelf.expect([self._place(row) for row in rows])
 
     def about(self, row: int) -> dict[str, Any]:
         """The JSON beside an image of a data set that ``shard`` wrote, right behind it in the tar.
@@ -210,80 +237,44 @@ class ShardSet:
             ValueError, RecursionError, tarfile.TarError: it is damaged, or not there.
             ShardError: the shard is missing.
         """
-        number = self.index.shard.item(row)
-        descriptor = self._descriptor(number)
-        end = self.index.offset.item(row) + self.index.size.item(row)
-        start = end + -end % _BLOCK
-        header = tarfile.TarInfo.frombuf(os.pread(descriptor, _BLOCK, start), "utf-8", "strict")
-        left = self.manifest.shards[number].bytes - start - _BLOCK
+        number, offset, size = self._place(row)
+        start = offset + size + -(offset + size) % _BLOCK
+        bytes_left = self.manifest.shards[number].bytes - start
+        # mostly the whole of it, in one request
+        data = self._at(Place(number, start, max(0, min(_ABOUT, bytes_left))))
+        header = tarfile.TarInfo.frombuf(data[:_BLOCK], "utf-8", "strict")
+        left = bytes_left - _BLOCK
         if header.name != f"{self.index.key[row]}.json" or not 0 <= header.size <= left:
             raise ValueError("it is not behind the image")
-        about = json.loads(os.pread(descriptor, header.size, start + _BLOCK))
+        text = data[_BLOCK : _BLOCK + header.size]
+        if len(text) < header.size:
+            text = self._at(Place(number, start + _BLOCK, header.size))
+        about = json.loads(text)
         if not isinstance(about, dict):
             raise ValueError("no object")
         # damage can make it unwritable
         json.dumps(about, ensure_ascii=False, allow_nan=False).encode()
         return about
 
-    def file(self, number: int) -> Path:
+    def file(self, number: int) -> Location:
         """Where a shard lies."""
+        return self._objects[number].address if self._objects else self._paths()[number]
+
+    def _paths(self) -> Sequence[Path]:
+        if not isinstance(self.path, Path):
+            return ()
         if not self.path.is_dir():
-            return self.path
-        return self.path / from_text(self.manifest.shards[number].file)
+            return [self.path] * len(self.manifest.shards)
+        return [self.path / from_text(shard.file) for shard in self.manifest.shards]
 
-    def _descriptor(self, number: int) -> int:
-        descriptor = self._files.find(number)
-        if descriptor is not None:
-            return descriptor
-        if number in self.damaged:
-            raise ShardError(self.damaged[number])
-        try:
-            return self._files.open(number, self.file(number))
-        except OSError as error:
-            raise ShardError(
-                f"{self.file(number)} cannot be read ({error.strerror}): copy or pack it again"
-            ) from error
+    def _place(self, row: int) -> Place:
+        index = self.index
+        return Place(index.shard.item(row), index.offset.item(row), index.size.item(row))
 
-
-class _Files:
-    """Descriptors of the shards read last; closed with the object, and not pickled with it."""
-
-    def __init__(self) -> None:
-        # keyed by process: a fork must not share file positions or close its parent's files
-        self._open: OrderedDict[tuple[int, int], int] = OrderedDict()
-        weakref.finalize(self, _close, self._open)
-
-    def __reduce__(self) -> tuple[type[_Files], tuple[()]]:
-        return type(self), ()
-
-    def find(self, number: int) -> int | None:
-        """The descriptor of a shard, if it is open in this process."""
-        key = (os.getpid(), number)
-        if key in self._open:
-            self._open.move_to_end(key)
-        return self._open.get(key)
-
-    def open(self, number: int, path: Path) -> int:
-        """Opens a shard, and closes the one not read for longest where there are too many."""
-        # not blocking: a named pipe in its place would wait for a writer for ever
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        self._open[os.getpid(), number] = descriptor
-        if len(self._open) > _OPEN_FILES:
-            (process, _), oldest = self._open.popitem(last=False)
-            if process == os.getpid():
-                os.close(oldest)
-        return descriptor
-
-    def close(self) -> None:
-        """Closes all that this process has opened."""
-        _close(self._open)
-
-
-def _close(descriptors: OrderedDict[tuple[int, int], int]) -> None:
-    while descriptors:
-        (process, _), descriptor = descriptors.popitem()
-        if process == os.getpid():
-            os.close(descriptor)
+    def _at(self, place: Place) -> bytes:
+        if place.shard in self.damaged:
+            raise ShardError(self.damaged[place.shard])
+        return self._shelf.at(place)
 
 
 def is_shards(path: Path) -> bool:
@@ -291,71 +282,83 @@ def is_shards(path: Path) -> bool:
     return (path / MANIFEST).exists() or holds_tars(path)
 
 
-def open_shards(path: str | Path, *, strict: bool = True) -> ShardSet:
+def open_shards(path: str | Location, *, strict: bool = True) -> ShardSet:
     """Opens a data set made by ``shard``, or tar files made elsewhere (scanned on first use).
 
     Args:
-        path: a folder, or a tar file.
+        path: a folder, or a tar file; or an address of either, or of tar files:
+            ``s3://bucket/train-{000..099}.tar``, ``s3://bucket/*.tar``.
         strict: a damaged shard is an error; otherwise it is listed in ``damaged``.
 
     Raises:
-        UsageError: nothing lies there.
+        UsageError: nothing lies there, or it is an address of a kind that is not read.
         ShardError: it is no data set, or is damaged.
+        RemoteError: a host cannot be reached, or refuses.
+
+    Example:
+        >>> with open_shards("https://example.org/photos") as shards:  # doctest: +SKIP
+        ...     image_bytes = shards.read(shards.select("val")[0])
     """
-    path = Path(path)
-    refuse_url(path)
-    if not path.exists():
-        raise UsageError(f"{path} does not exist: name a data set made by `fashionbatch shard`")
-    if not is_shards(path):
-        raise ShardError(
-            f"{path} holds no shards (no {MANIFEST}, no *.tar): "
-            f"pack it first with `fashionbatch shard {path}`"
-        )
-    opened = _open_own(path) if (path / MANIFEST).exists() else _open_foreign(path)
+    where = located(path)
+    opened = _open_local(where) if isinstance(where, Path) else _open_remote(where)
     if strict and opened.damaged:
         raise ShardError(next(iter(opened.damaged.values())))
     return opened
 
 
-def refuse_url(path: Path) -> None:
-    """Refuses addresses: ``pipe:`` ones run programs, others are not read here.
-
-    Raises:
-        UsageError: it is one.
-    """
-    found = re.match(r"([a-z][a-z0-9+.-]+):", str(path), re.IGNORECASE)
-    if found and not path.exists():
-        why = "runs a program" if found[1].lower() == "pipe" else "is not read"
-        raise UsageError(f"{path}: an address {found[1]}: {why}; name a file or folder")
-
-
-def _open_own(path: Path) -> ShardSet:
-    manifest = Manifest.load(path)
-    assert manifest.index is not None
-    index = Index.load(path / manifest.index.file)
-    counts = np.bincount(index.shard, minlength=len(manifest.shards)).tolist()
-    if len(counts) != len(manifest.shards) or len(index) != manifest.items:
-        raise ShardError(
-            f"{path / manifest.index.file} does not fit {MANIFEST}: pack the catalogue again"
+def _open_local(path: Path) -> ShardSet:
+    refuse_scheme(path)
+    if not path.exists():
+        raise UsageError(
+            f"{path} does not exist: name a data set made by `fashionbatch shard` (an address "
+            "begins with its scheme, such as s3://)"
         )
-    damaged = {}
-    for number, (shard, count) in enumerate(zip(manifest.shards, counts, strict=True)):
-        file = path / shard.file
-        try:
-            size = file.stat().st_size
-        except OSError as error:
-            damaged[number] = (
-                f"{file} is missing ({error.strerror}): copy it again, or pack the catalogue again"
-            )
-            continue
-        if size != shard.bytes or count != shard.items:
-            damaged[number] = (
-                f"{file} has {size} bytes and {count} indexed items, {MANIFEST} states "
-                f"{shard.bytes} and {shard.items}: copy it again, or pack the catalogue again"
-            )
-    return ShardSet(path, manifest, index, damaged)
+    if not is_shards(path):
+        raise ShardError(
+            f"{path} holds no shards (no {MANIFEST}, no *.tar): "
+            f"pack it first with `fashionbatch shard {path}`"
+        )
+    return _own(path, at_path(path)) if (path / MANIFEST).exists() else _foreign(path)
 
 
-def _open_foreign(path: Path) -> ShardSet:
-    found = index_foreign(path)
-    return ShardSet(path, found.manifest, found.index, found.damaged, found.skipped, found.notes)
+def _open_remote(address: Address) -> ShardSet:
+    from fashionbatch.remote.trouble import MissingError
+
+    if address.is_pattern or address.path.endswith(".tar"):
+        return _foreign(address)
+    try:
+        return _own(address, at_address(address))
+    except MissingError:
+        if not address.has_bucket:
+            raise
+    try:
+        return _foreign(address / "*.tar")
+    except MissingError:
+        raise ShardError(
+            f"{address} holds no shards (no {MANIFEST}, no *.tar): see how it is written, or "
+            "pack the catalogue with `fashionbatch shard` and copy the folder there"
+        ) from None
+
+
+def _own(where: Location, opened: Opened) -> ShardSet:
+    return ShardSet(
+        where,
+        opened.manifest,
+        opened.index,
+        opened.damaged,
+        folder=opened.folder,
+        objects=opened.objects,
+    )
+
+
+def _foreign(where: Location) -> ShardSet:
+    found = index_foreign(where)
+    return ShardSet(
+        where,
+        found.manifest,
+        found.index,
+        found.damaged,
+        found.skipped,
+        found.notes,
+        objects=found.objects,
+    )

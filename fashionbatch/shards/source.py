@@ -112,6 +112,7 @@ def _items(shards: ShardSet, number: int) -> Iterator[Item | Failure]:
     if number in shards.damaged:
         raise ShardError(shards.damaged[number])
     path = shards.file(number)
+    assert isinstance(path, Path)  # this source is a folder
     try:
         for row in range(*np.searchsorted(shards.index.shard, [number, number + 1]).tolist()):
             try:

@@ -374,7 +374,7 @@ def _write_failures(
             assert before.manifest.failures is not None
             gone = {index.name[row] for row in range(len(before), len(index))}
             gone |= {f.name for p in packed for f in p.failures} | log.names()
-            older = before.path / before.manifest.failures.file
+            older = before.folder / before.manifest.failures.file
             with older.open(encoding="utf-8") as lines:
                 for line in lines:
                     if json.loads(line)["name"] not in gone:

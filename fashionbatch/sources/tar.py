@@ -15,7 +15,14 @@ from typing import Any
 from fashionbatch.errors import ShardError
 from fashionbatch.sources.base import MAX_BYTES, Failure, to_text
 from fashionbatch.sources.tar_json import as_label, parse_json
-from fashionbatch.sources.tar_members import IMAGE_EXTENSIONS, Member, OpenTar, members, open_tar
+from fashionbatch.sources.tar_members import (
+    IMAGE_EXTENSIONS,
+    Member,
+    OpenTar,
+    members,
+    open_tar,
+    refuse_compressed,
+)
 
 _MAX_JSON = 1 << 20
 _MAX_CLS = 1 << 10
@@ -93,10 +100,21 @@ def scan(path: Path) -> Scan:
         ['000000', '000001']
     """
     with open_tar(path) as file:
-        scanner = _Scanner(file)
-        for member in members(file):
-            scanner.add(member)
-        return scanner.finish()
+        return scan_open(file)
+
+
+def scan_open(file: OpenTar) -> Scan:
+    """The same of an open file, or of what lies elsewhere.
+
+    Raises:
+        ShardError: as :func:`scan`; or it is compressed.
+        OSError: it cannot be read.
+    """
+    refuse_compressed(file)
+    scanner = _Scanner(file)
+    for member in members(file):
+        scanner.add(member)
+    return scanner.finish()
 
 
 class _Scanner:

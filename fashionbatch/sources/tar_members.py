@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,15 +48,15 @@ class OpenTar:
     """An open file; also what tarfile reads headers from, and no more than headers.
 
     Args:
-        descriptor: of the file.
+        read_at: gives up to so many bytes (its second argument) from an offset on (its first).
         length: of the file in bytes.
         where: the file is, for messages.
     """
 
-    def __init__(self, descriptor: int, length: int, where: str) -> None:
+    def __init__(self, read_at: Callable[[int, int], bytes], length: int, where: str) -> None:
         self.length = length
         self.where = where
-        self._descriptor = descriptor
+        self._read_at = read_at
         self._position = 0
 
     def read(self, size: int) -> bytes:
@@ -79,7 +79,7 @@ class OpenTar:
 
     def at(self, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes from ``offset`` on; fewer at the end of the file."""
-        return os.pread(self._descriptor, size, offset)
+        return self._read_at(offset, size)
 
     def pieces(self, offset: int, end: int) -> Iterator[bytes]:
         """All bytes from ``offset`` to ``end``."""
@@ -132,7 +132,7 @@ def open_tar(path: Path) -> Iterator[OpenTar]:
         path: of the tar file, uncompressed.
 
     Raises:
-        ShardError: it cannot be read, is not a regular file, or is compressed.
+        ShardError: it cannot be read, or is not a regular file.
     """
     where = to_text(os.fspath(path))
     descriptor = None
@@ -142,9 +142,7 @@ def open_tar(path: Path) -> Iterator[OpenTar]:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ShardError(f"{where} is not a regular file: name a tar file")
-        file = OpenTar(descriptor, status.st_size, where)
-        _refuse_compressed(file)
-        yield file
+        yield OpenTar(_reading(descriptor), status.st_size, where)
     except OSError as error:
         raise ShardError(
             f"{where} cannot be read ({error.strerror or error}): mend it, or leave it out"
@@ -154,7 +152,17 @@ def open_tar(path: Path) -> Iterator[OpenTar]:
             os.close(descriptor)
 
 
-def _refuse_compressed(file: OpenTar) -> None:
+def _reading(descriptor: int) -> Callable[[int, int], bytes]:
+    return lambda offset, size: os.pread(descriptor, size, offset)
+
+
+def refuse_compressed(file: OpenTar) -> None:
+    """Refuses what is no plain tar file by its first bytes.
+
+    Raises:
+        ShardError: it is compressed.
+        OSError: it cannot be read.
+    """
     head = file.at(0, _BLOCK)
     for magic, name in _COMPRESSED.items():
         if head.startswith(magic):

@@ -25,9 +25,10 @@ TEXT = h5py.string_dtype()
 CHUNK_BYTES = 1 << 20
 #: begins a part, in front of the SHA-256 of what follows behind the block
 _MAGIC = b"fashionbatch part, SHA-256 "
-_BLOCK = 512  # where HDF5 looks for the beginning of a file that does not begin at 0
+#: bytes in front of the HDF5 file: where HDF5 looks for the beginning of one that is not at 0
+SEAL = 512
 #: what a run's folder says of itself: for messages; whether a part counts, the part says
-_ABOUT = "about.json"
+ABOUT = "about.json"
 
 
 class MissingPartError(StoreError):
@@ -154,7 +155,7 @@ def layout(shape: tuple[int, ...], dtype: npt.DTypeLike) -> dict[str, Any]:
 def _sealed(image: bytes) -> bytes:
     """An HDF5 file behind a block that HDF5 passes over, which holds the SHA-256 of the file."""
     seal = _MAGIC + hashlib.sha256(image).hexdigest().encode()
-    return seal.ljust(_BLOCK, b"\0") + image
+    return seal.ljust(SEAL, b"\0") + image
 
 
 def _opened(path: Path) -> h5py.File:
@@ -167,11 +168,20 @@ def _opened(path: Path) -> h5py.File:
         ValueError: it is damaged.
     """
     data = path.read_bytes()
-    image = memoryview(data)[_BLOCK:]
-    seal = data[:_BLOCK].rstrip(b"\0")
+    image = memoryview(data)[SEAL:]
+    seal = data[:SEAL].rstrip(b"\0")
     if seal != _MAGIC + hashlib.sha256(image).hexdigest().encode():
         raise ValueError("its checksum does not fit")
     return h5py.File(h5py.h5f.open_file_image(image.tobytes()))
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a part is there with every byte as it was written."""
+    try:
+        _opened(path).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def find(folder: Path, shard: int, *, fingerprint: str, count: int) -> Found | None:
@@ -196,13 +206,13 @@ def find(folder: Path, shard: int, *, fingerprint: str, count: int) -> Found | N
 
 def say(folder: Path, about: Mapping[str, Any]) -> None:
     """Writes down what the parts of a folder are of, for :func:`said`."""
-    files.write_json(folder / _ABOUT, about)
+    files.write_json(folder / ABOUT, about)
 
 
 def said(folder: Path) -> dict[str, Any] | None:
     """What the parts of a folder are of, where that can be read."""
     try:
-        about: dict[str, Any] = json.loads((folder / _ABOUT).read_bytes())
+        about: dict[str, Any] = json.loads((folder / ABOUT).read_bytes())
     except (OSError, ValueError):
         return None
     return about

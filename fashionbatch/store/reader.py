@@ -12,10 +12,12 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from fashionbatch.address import Location, located
 from fashionbatch.errors import StoreError, UnknownNameError, UsageError
 from fashionbatch.sources import Attribute
 from fashionbatch.store.arrays import Array
 from fashionbatch.store.column import Column, TextColumn, reading
+from fashionbatch.store.copy import here
 from fashionbatch.store.merge import ATTRIBUTE_DTYPE, ATTRIBUTE_PROBABILITY, SCHEMA, VERSION
 from fashionbatch.store.names import NameIndex, listed, near
 from fashionbatch.store.rows import BATCH, Batch, Failures, Row, checked
@@ -311,11 +313,14 @@ class Predictions:
         return self._json("fingerprint")
 
     @property
-    def source(self) -> Path | None:
-        """Where the catalogue lay when it was predicted, if the file says so."""
+    def source(self) -> Location | None:
+        """Where the catalogue lay when it was predicted, if the file says so.
+
+        An address is for people: a file that others made must not decide which hosts are asked.
+        """
         with reading(self.path, "the attribute source"):
             found = self._storage.attrs.get("source")
-        return None if found is None else Path(str(found))
+        return None if found is None else _lay(str(found))
 
     def about(self) -> dict[str, str]:
         """The texts that the file says of itself: card, fingerprint, configuration, as JSON."""
@@ -339,11 +344,21 @@ class Predictions:
         return values
 
 
-def open_predictions(path: str | Path) -> Predictions:
+def _lay(text: str) -> Location:
+    try:
+        return located(text)
+    except UsageError:
+        return Path(text)
+
+
+def open_predictions(path: str | Location) -> Predictions:
     """Opens a prediction file for reading, or a folder of parts that ``--no-merge`` left.
+
+    What lies at an address is copied to the cache of this disk first.
 
     Raises:
         UsageError: there is no such file.
         StoreError: it is not a prediction file, or is damaged.
+        RemoteError: a host cannot be reached, or refuses.
     """
-    return Predictions(Path(path))
+    return Predictions(here(path))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from fashionbatch.address import Location
 from fashionbatch.config import TrainConfig
 from fashionbatch.errors import SourceError, UsageError
 from fashionbatch.models import device as devices
@@ -172,13 +172,13 @@ class Job:
 
 
 def prepare(
-    config: TrainConfig, data: Path, *, group: Group | None = None, fetch: bool = True
+    config: TrainConfig, data: Location, *, group: Group | None = None, fetch: bool = True
 ) -> Job:
     """Checks everything that can be checked without training.
 
     Args:
         config: as the user gave it.
-        data: the data set.
+        data: the data set, or its address.
         group: the processes that train; alone without.
         fetch: load the weights; a dry run does without.
 
@@ -315,7 +315,11 @@ def _rows(
 
 
 def _resolve(
-    config: TrainConfig, data: Path, shards: ShardSet, preprocessing: Preprocessing, head: HeadSpec
+    config: TrainConfig,
+    data: Location,
+    shards: ShardSet,
+    preprocessing: Preprocessing,
+    head: HeadSpec,
 ) -> TrainConfig:
     """Fills in every default that depends on something."""
     scratch = config.weights == "none"

@@ -211,7 +211,14 @@ def whole(path: Path, predict: Predict, names: list[str]) -> ShardSet:
 
 
 @pytest.mark.parametrize(
-    "address", ["pipe:mkdir ran", "PIPE:mkdir ran", "https://example.org/a.tar", "s3://b/a.tar"]
+    "address",
+    [
+        "pipe:mkdir ran",
+        "PIPE:mkdir ran",
+        "ftp://example.org/a.tar",
+        "simplecache::s3://b/a.tar",
+        "s3://b/a.tar::pipe:mkdir ran",
+    ],
 )
 def test_fault_01_pipe_and_other_addresses(
     address: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

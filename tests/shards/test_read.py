@@ -179,7 +179,7 @@ def test_many_shards_keep_few_files_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The number of open files is bounded, and closed ones are opened again."""
-    monkeypatch.setattr("fashionbatch.shards.read._OPEN_FILES", 2)
+    monkeypatch.setattr("fashionbatch.shards.shelf._OPEN_FILES", 2)
     folder = catalog({"bag": 6, "cap": 6}, "many")
     shards = open_shards(pack(folder, "shards/many", samples_per_shard=1)[0])
     for row in [*range(12), *range(12)]:
@@ -222,7 +222,7 @@ def test_forked_child_closes_nothing_of_its_parent(packed: Path) -> None:
     """Numbers of its parent's files may be those of other files in the child."""
     shards = open_shards(packed)
     shards.read(0)
-    number = int(next(iter(shards._files._open.values())))
+    number = int(next(iter(shards._shelf._open.values())))
     child = os.fork()
     if not child:
         try:

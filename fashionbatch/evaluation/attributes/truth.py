@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fashionbatch.address import Location
 from fashionbatch.errors import ShardError, UsageError
 from fashionbatch.evaluation.datasets import DataSets, rows_by_name
 from fashionbatch.shards.ragged import Ragged
@@ -41,7 +42,7 @@ class AttributeTruth:
         foreign: how many attributes the model does not know.
     """
 
-    where: Path
+    where: Location
     rows: npt.NDArray[np.int64]
     positive: Ragged
     unknown: Ragged

@@ -18,6 +18,7 @@ import torch
 
 from fashionbatch.errors import FashionbatchError, ImageError
 from fashionbatch.pipeline.decode import NO_MEMORY, is_out_of_memory
+from fashionbatch.pipeline.foresight import announce
 from fashionbatch.pipeline.load import load
 from fashionbatch.pipeline.pool.limits import Limits
 from fashionbatch.pipeline.pool.shared import Shared
@@ -94,6 +95,7 @@ class Worker:
         pixels, sha256 = self.shared.pixels[job.buffer], self.shared.sha256[job.buffer]
         rows = self.shared.rows[job.buffer].tolist()
         pixels[job.stop :] = 0
+        announce(self.images, rows[job.start : job.stop])
         for place in range(job.start, job.stop):
             progress[1] = place
             sha256[place] = 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
+
+from fashionbatch.address import Location
 
 REFUSED, DAMAGED, SKIPPED, NOTE = "refused", "damaged", "skipped", "note"
 #: what to do with a file that is not as it was made
@@ -40,14 +41,14 @@ class Report:
     """What :func:`verify` found.
 
     Attributes:
-        path: of the data set.
+        path: of the data set, or its address.
         items: images that it should hold; of tar files made elsewhere, that it holds.
         shards: how many.
         bytes: of all shards, as they lie there.
         findings: of the data set's own files first, then shard by shard.
     """
 
-    path: Path
+    path: Location
     items: int = 0
     shards: int = 0
     bytes: int = 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fashionbatch.address import Location
 from fashionbatch.shards.foreign import Foreign, cached, scan_foreign
 from fashionbatch.shards.index import Index
 from fashionbatch.shards.manifest import MANIFEST
@@ -21,7 +22,7 @@ from fashionbatch.shards.verification.findings import (
 )
 
 
-def verify_foreign(path: Path, workers: int, tell: Tell) -> Report:
+def verify_foreign(path: Location, workers: int, tell: Tell) -> Report:
     """Scans the tar files; see :func:`fashionbatch.shards.verification.verify.verify`."""
     before = cached(path)
     now = scan_foreign(path, workers=workers, tell=tell)
@@ -41,7 +42,9 @@ def verify_foreign(path: Path, workers: int, tell: Tell) -> Report:
     )
 
 
-def _lost_manifest(path: Path) -> Iterator[Finding]:
+def _lost_manifest(path: Location) -> Iterator[Finding]:
+    if not isinstance(path, Path):
+        return  # a data set is looked for before tar files are
     if any(path.glob("index*.h5")) and any(path.glob("failures*.jsonl")):
         reason = f"is missing, though the other files of a data set are here: {AGAIN}"
         yield Finding(shard=MANIFEST, severity=REFUSED, reason=reason)

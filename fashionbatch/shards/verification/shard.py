@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from fashionbatch.address import Location
+from fashionbatch.errors import RemoteError
 from fashionbatch.shards.index import EXTENSIONS, Index
 from fashionbatch.shards.manifest import MANIFEST, Manifest, ShardRecord
 from fashionbatch.shards.verification.findings import AGAIN, Finding
@@ -37,12 +38,12 @@ class Shards:
     """Checks the shards of a data set.
 
     Args:
-        path: of the folder.
+        path: of the folder, or its address.
         manifest: of it.
         index: one without contradictions, or ``None``.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, index: Index | None) -> None:
+    def __init__(self, path: Location, manifest: Manifest, index: Index | None) -> None:
         self._path = path
         self._manifest = manifest
         self._index = index
@@ -63,7 +64,7 @@ class Shards:
                     if not record.items or stream.position == record.bytes - END:
                         end = check_end(stream)
                 sha256 = stream.finish()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RemoteError) as error:
             reason = f"cannot be read ({why(error)}): {AGAIN}"
             return Checked(0, [Finding(shard=record.file, reason=reason)])
         reasons = [self._difference(record, stream.position, sha256, faults), end]

@@ -8,9 +8,19 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Protocol
+
+from fashionbatch.address import Address, Location
 
 _PIECE = 4 << 20
+
+
+class Readable(Protocol):
+    """What gives its bytes one after the other."""
+
+    def readinto(self, buffer: bytearray, /) -> int | None:
+        """The next bytes into a buffer; how many, 0 at the end."""
+        ...
 
 
 class Stream:
@@ -23,7 +33,7 @@ class Stream:
         position: of the next byte.
     """
 
-    def __init__(self, file: io.FileIO) -> None:
+    def __init__(self, file: Readable) -> None:
         self._file = file
         self._buffer = bytearray(_PIECE)
         self._piece = memoryview(b"")
@@ -72,13 +82,20 @@ class Stream:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Stream]:
-    """A file at its start.
+def opened(path: Location) -> Iterator[Stream]:
+    """A file at its start, or an object.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is not a regular file, or its name cannot be one.
+        RemoteError: the object cannot be had.
     """
+    if isinstance(path, Address):
+        from fashionbatch.remote import client
+        from fashionbatch.remote.stream import RemoteStream
+
+        yield Stream(RemoteStream(client.look(path)))
+        return
     # not blocking: opening a named pipe would wait for its writer for ever
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with io.FileIO(descriptor) as file:

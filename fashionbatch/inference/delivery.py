@@ -1,0 +1,190 @@
+"""An output on an object store: made on this disk, and put there part by part.
+
+What lies there counts; what this disk has of it is a copy that saves fetching it again. Everything
+is asked for and written by its name, because listings may be late. Nothing is renamed there, each
+part is one request, and what says that all is there comes last.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fashionbatch.address import Address
+from fashionbatch.errors import FashionbatchError, OutputExistsError, RemoteError, UsageError
+from fashionbatch.inference import output as outputs
+from fashionbatch.remote import cache as caches
+from fashionbatch.remote import client
+from fashionbatch.remote.stores import Object
+from fashionbatch.remote.trouble import MissingError
+from fashionbatch.store import part as parts
+from fashionbatch.store import parts_set
+from fashionbatch.store.part import Part
+
+#: bytes that one request may put
+_MOST = 5 << 30
+
+
+class Delivery:
+    """Where an output goes.
+
+    Args:
+        address: of the output: a file, or a prefix of parts with ``no_merge``.
+        no_merge: the parts stay.
+
+    Attributes:
+        output: the same on this disk.
+
+    Raises:
+        UsageError: nothing can be written there.
+        RemoteError: the cache cannot be written to.
+    """
+
+    def __init__(self, address: Address, *, no_merge: bool) -> None:
+        if not address.has_bucket or address.is_pattern or not address.key.strip("/"):
+            raise UsageError(
+                f"-o {address}: nothing is written there: name a path, or a file in a bucket, such "
+                "as s3://BUCKET/out.h5"
+            )
+        self.address, self.no_merge, self._said = address, no_merge, False
+        try:
+            folder = caches.of_user().hold(caches.key_of("output", address.url))
+        except OSError as error:
+            raise RemoteError(
+                f"the cache cannot be written ({error.strerror}): name another folder with "
+                "FASHIONBATCH_CACHE"
+            ) from error
+        name = re.sub(r"[^\w.+-]", "_", address.key.rstrip("/").rpartition("/")[2])
+        self.output = folder / f"_{name}" if name.startswith(".") else folder / name
+        self._folder = outputs.parts_folder(self.output)
+        self._parts = address if no_merge else Address(f"{address.url.rstrip('/')}.parts")
+
+    def fetch(self, count: int, *, restart: bool) -> None:
+        """Makes this disk's copy what lies there; with ``restart``, discards what is begun there.
+
+        Args:
+            count: of the parts that the output has.
+            restart: the run begins anew.
+
+        Raises:
+            RemoteError: it cannot be had, or not be discarded.
+        """
+        self._names = [parts.path_of(Path(), number).name for number in range(count)]
+        begun = [*self._names, parts.ABOUT, outputs.REPLACING]
+        if restart:
+            # the manifest first: without it the parts are nobody's
+            client.remove([self._parts / name for name in (parts_set.MANIFEST, *begun)])
+        whole = _there([self.address / parts_set.MANIFEST] if self.no_merge else [self.address])
+        if self.no_merge:
+            self._settle(self.output if whole else self._folder)
+            self._take(self.output if whole else self._folder, [*begun, parts_set.MANIFEST])
+            return
+        self._take(self._folder, begun)
+        self.output.unlink(missing_ok=True)
+        for found in whole:
+            client.fetch(found, self.output)
+
+    def refuse_update(self) -> None:
+        """Refuses to change parts that somebody may be reading.
+
+        Raises:
+            OutputExistsError: predictions are there.
+        """
+        if self.no_merge and self.output.exists():
+            raise OutputExistsError(
+                f"{self.address} holds predictions, which cannot be replaced part by part while "
+                "they are read: name another prefix with -o, or discard them with --restart"
+            )
+
+    def commit(self, part: Part) -> None:
+        """Puts a part that this disk has.
+
+        Raises:
+            RemoteError: it cannot be written.
+        """
+        names = [parts.path_of(Path(), part.shard).name]
+        if not self._said:  # what the parts are of, for messages
+            names = [parts.ABOUT, outputs.REPLACING, *names]
+        for file in (self._folder / name for name in names):
+            if file.is_file():
+                client.put(self._parts / file.name, file.read_bytes())
+        self._said = True
+
+    def finish(self) -> None:
+        """Puts what says that all is there.
+
+        Raises:
+            RemoteError: it cannot be written.
+        """
+        made = self.output / parts_set.MANIFEST if self.no_merge else self.output
+        if made.stat().st_size > _MOST:
+            raise RemoteError(
+                f"{self.address} would have over {_MOST >> 30} GiB, more than one request may put: "
+                "the parts are there; run the command with --no-merge and another -o"
+            )
+        to = self.address / parts_set.MANIFEST if self.no_merge else self.address
+        client.put(to, made.read_bytes())
+
+    def tidy(self, *, keep_parts: bool) -> None:
+        """Removes the parts of an output that was merged, unless they are to be kept.
+
+        Raises:
+            RemoteError: they cannot be removed.
+        """
+        names = [outputs.REPLACING]
+        if not (self.no_merge or keep_parts):
+            names += [parts.ABOUT, *self._names]
+        client.remove([found.address for found in _there([self._parts / n for n in names])])
+
+    def _settle(self, folder: Path) -> None:
+        """Has the parts of this disk lie where they are looked for."""
+        other = self._folder if folder == self.output else self.output
+        if other.is_dir() and not folder.exists():
+            other.rename(folder)
+        shutil.rmtree(other, ignore_errors=True)
+
+    def _take(self, folder: Path, names: list[str]) -> None:
+        there = {one.address: one for one in _there([self._parts / name for name in names])}
+        for name in names:
+            file, found = folder / name, there.get(self._parts / name)
+            if found is None:
+                file.unlink(missing_ok=True)
+            elif not self._is_same(file, found):
+                folder.mkdir(parents=True, exist_ok=True)
+                client.fetch(found, file)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+    def _is_same(self, file: Path, found: Object) -> bool:
+        """Whether a part of this disk is the one that lies there: it begins with its SHA-256."""
+        if not parts.is_whole(file) or file.stat().st_size != found.size:
+            return False
+        with file.open("rb") as opened:
+            seal = opened.read(parts.SEAL)
+        return client.read([client.Range(found, 0, parts.SEAL)]) == [seal]
+
+
+@contextmanager
+def called(delivery: Delivery | None) -> Iterator[None]:
+    """Errors name the output where it is to lie, in place of the copy on this disk."""
+    try:
+        yield
+    except FashionbatchError as error:
+        if delivery is not None:
+            text = str(error).replace(str(delivery.output), str(delivery.address).rstrip("/"))
+            error.args = (text, *error.args[1:])
+        raise
+
+
+def _there(addresses: list[Address]) -> list[Object]:
+    found = []
+    for one in client.look_at(addresses):
+        if isinstance(one, FashionbatchError):
+            if not isinstance(one, MissingError):
+                raise one
+        else:
+            found.append(one)
+    return found

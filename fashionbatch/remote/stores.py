@@ -1,0 +1,259 @@
+"""The kinds of hosts, each through its file system of fsspec, with one set of questions.
+
+Answers to a range say of which version of an object they are, and that is compared; what fsspec's
+own ``cat_file`` leaves unseen: a server that ignores ranges, or an object that was replaced.
+"""
+
+from __future__ import annotations
+
+import re
+from asyncio import AbstractEventLoop
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fashionbatch.address import Address
+from fashionbatch.errors import RemoteError, UsageError
+from fashionbatch.remote.trouble import Kind, Trouble, of_status
+
+_EXTRAS = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "http": ("aiohttp", "http")}
+_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+)")
+
+
+@dataclass(frozen=True)
+class Object:
+    """An object as it was found.
+
+    Attributes:
+        address: of it.
+        size: in bytes.
+        tag: differs between versions of it; empty where the host says nothing of them.
+        ranged: whether parts of it can be asked for.
+    """
+
+    address: Address
+    size: int
+    tag: str
+    ranged: bool = True
+
+
+class Store(Protocol):
+    """A kind of host. All but ``loop`` raise whatever their library raises, or Trouble."""
+
+    @property
+    def loop(self) -> AbstractEventLoop:
+        """That requests run in."""
+        ...
+
+    async def look(self, address: Address) -> Object:
+        """What there is."""
+        ...
+
+    async def get(self, found: Object, start: int, stop: int) -> bytes:
+        """The bytes from ``start`` to ``stop``, fewer if the answer was cut short."""
+        ...
+
+    async def find(self, address: Address) -> list[Address]:
+        """What fits a pattern, in any order."""
+        ...
+
+    async def put(self, address: Address, data: bytes) -> None:
+        """Writes an object whole, in one request."""
+        ...
+
+    async def remove(self, address: Address) -> None:
+        """Removes an object."""
+        ...
+
+
+def make(scheme: str, seconds: float) -> Store:
+    """A store of its own for this process.
+
+    Args:
+        scheme: of addresses.
+        seconds: of silence, behind which a connection is given up.
+
+    Raises:
+        RemoteError: its package is not installed.
+    """
+    kind = "http" if scheme == "https" else scheme
+    try:
+        return {"s3": S3, "http": Http}.get(kind, Other)(kind, seconds)
+    except ImportError as error:
+        package, extra = _EXTRAS[kind]
+        raise RemoteError(
+            f"{scheme} addresses need {package} ({error}): pip install 'fashionbatch[{extra}]'"
+        ) from None
+
+
+class Other:
+    """A file system of fsspec, by what all of them can do.
+
+    Args:
+        scheme: that fsspec knows it by.
+        seconds: of silence, behind which a connection is given up.
+        options: of the file system.
+    """
+
+    def __init__(self, scheme: str, seconds: float, **options: Any) -> None:
+        import fsspec
+
+        # an instance of our own: settings of others' do not change it, nor ours theirs
+        self._fs = fsspec.filesystem(
+            scheme, skip_instance_cache=True, use_listings_cache=False, **options
+        )
+        self._scheme = scheme
+
+    @property
+    def loop(self) -> AbstractEventLoop:
+        """See :class:`Store`."""
+        loop: AbstractEventLoop = self._fs.loop
+        return loop
+
+    async def look(self, address: Address) -> Object:
+        """See :class:`Store`."""
+        info = await self._fs._info(_path(address))
+        if info.get("type") == "directory":
+            raise Trouble(Kind.MISSING, "it is a folder")
+        tag = next((str(info[k]) for k in ("generation", "etag", "mtime") if info.get(k)), "")
+        return Object(address, int(info["size"]), tag)
+
+    async def get(self, found: Object, start: int, stop: int) -> bytes:
+        """See :class:`Store`."""
+        data: bytes = await self._fs._cat_file(_path(found.address), start=start, end=stop)
+        return data
+
+    async def find(self, address: Address) -> list[Address]:
+        """See :class:`Store`."""
+        paths = await self._fs._glob(_path(address))
+        return [Address(f"{self._scheme}://{path}") for path in paths]
+
+    async def put(self, address: Address, data: bytes) -> None:
+        """See :class:`Store`."""
+        await self._fs._pipe_file(_path(address), data)
+
+    async def remove(self, address: Address) -> None:
+        """See :class:`Store`."""
+        await self._fs._rm_file(_path(address))
+
+
+class S3(Other):
+    """S3, and what speaks its language."""
+
+    def __init__(self, scheme: str, seconds: float) -> None:
+        # botocore and s3fs would both try again, each in its own way
+        settings = {
+            "connect_timeout": seconds,
+            "read_timeout": seconds,
+            "retries": {"mode": "standard", "total_max_attempts": 1},
+        }
+        super().__init__(scheme, seconds, config_kwargs=settings)
+        self._fs.retries = 1
+
+    async def look(self, address: Address) -> Object:
+        """See :class:`Store`."""
+        answer = await self._call("head_object", address)
+        return Object(address, int(answer["ContentLength"]), str(answer.get("ETag", "")))
+
+    async def get(self, found: Object, start: int, stop: int) -> bytes:
+        """See :class:`Store`."""
+        asked = f"bytes={start}-{stop - 1}"
+        answer = await self._call("get_object", found.address, Range=asked)
+        async with answer["Body"] as body:
+            _compare(found, start, answer.get("ContentRange"), str(answer.get("ETag", "")))
+            data: bytes = await body.read()
+        return data
+
+    async def put(self, address: Address, data: bytes) -> None:
+        """See :class:`Store`."""
+        await self._call("put_object", address, Body=data)
+
+    async def remove(self, address: Address) -> None:
+        """See :class:`Store`."""
+        await self._call("delete_object", address)
+
+    async def _call(self, method: str, address: Address, **options: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = await self._fs._call_s3(
+            method, Bucket=address.host, Key=address.key, **options
+        )
+        return answer
+
+
+class Http(Other):
+    """Web servers; they list nothing, and nothing is written there."""
+
+    def __init__(self, scheme: str, seconds: float) -> None:
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
+        # proxies as the environment names them, as pip and botocore do
+        client = {"timeout": timeout, "trust_env": True}
+        super().__init__(scheme, seconds, client_kwargs=client, encoded=True)
+
+    async def look(self, address: Address) -> Object:
+        """See :class:`Store`; asks for a byte, because signed addresses are often for GET only."""
+        async with await self._get(address, "bytes=0-0") as answer:
+            named = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+            if answer.status == 206 and named and named[1]:
+                return Object(address, int(named[3]), _tag(answer))
+            if answer.status == 416 and named and named[3] == "0":
+                return Object(address, 0, _tag(answer))
+            if answer.status != 200:
+                raise of_status(answer.status)
+            if answer.content_length is None:
+                raise Trouble(Kind.FINAL, "it does not say how long it is")
+            return Object(address, answer.content_length, _tag(answer), ranged=False)
+
+    async def get(self, found: Object, start: int, stop: int) -> bytes:
+        """See :class:`Store`."""
+        asked = f"bytes={start}-{stop - 1}" if found.ranged else None
+        async with await self._get(found.address, asked) as answer:
+            if answer.status not in (200, 206):
+                raise of_status(answer.status)
+            if found.ranged and answer.status == 200:
+                raise Trouble(Kind.FINAL, "it gives the whole where a part is asked for")
+            _compare(found, start, answer.headers.get("Content-Range"), _tag(answer))
+            pieces, left = [], stop - start + 1  # one more, to see that there is no more
+            while left and (piece := await answer.content.read(min(left, 1 << 20))):
+                pieces.append(piece)
+                left -= len(piece)
+            return b"".join(pieces)
+
+    async def find(self, address: Address) -> list[Address]:
+        """See :class:`Store`."""
+        raise Trouble(Kind.FINAL, "web servers do not list what they hold; name files with braces")
+
+    async def put(self, address: Address, data: bytes) -> None:
+        """See :class:`Store`."""
+        raise UsageError(f"{address}: nothing is written to web servers: name a path or a bucket")
+
+    async def remove(self, address: Address) -> None:
+        """See :class:`Store`."""
+        raise UsageError(f"{address}: nothing is removed from web servers")
+
+    async def _get(self, address: Address, asked: str | None) -> Any:
+        headers = {"Accept-Encoding": "identity", **({"Range": asked} if asked else {})}
+        session = await self._fs.set_session()
+        return await session.get(self._fs.encode_url(address.quoted), headers=headers)
+
+
+def _path(address: Address) -> str:
+    return f"{address.host}/{address.key}"
+
+
+def _tag(answer: Any) -> str:
+    return str(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
+
+
+def _compare(found: Object, start: int, said: str | None, tag: str) -> None:
+    """Whether an answer is of the object that was found, and begins where it was asked to."""
+    if tag != found.tag:
+        raise Trouble(Kind.CHANGED, "another version answers")
+    named = _RANGE.fullmatch(said or "")
+    if named is None:
+        if said is None and start == 0:
+            return  # of one that is given whole
+        raise Trouble(Kind.FINAL, "it does not say which part it gives")
+    if int(named[3]) != found.size:
+        raise Trouble(Kind.CHANGED, f"it had {found.size} bytes and has {named[3]}")
+    if named[1] is None or int(named[1]) != start:
+        raise Trouble(Kind.PASSING, "it gives another part than was asked for")

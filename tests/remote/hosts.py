@@ -1,0 +1,147 @@
+"""Hosts on this machine: a web server that can misbehave, and what it was asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Self
+
+
+@dataclass
+class Asked:
+    """A request: for which path, which part, and the bytes of the answer."""
+
+    path: str
+    part: str | None
+    sent: int
+
+
+@dataclass
+class Host:
+    """A web server over a folder.
+
+    Attributes:
+        root: of what it gives.
+        asked: what it was asked for so far.
+        trouble: gets path and how often that was asked for before, and says what to do wrong:
+            ``500``, ``404``, ``403``, ``"cut"``, ``"stall"``, ``"whole"`` (ignores ranges),
+            ``"short"`` and ``"long"`` (a Content-Length that lies), ``"elsewhere"`` (another
+            part), or nothing.
+        tags: whether answers say which version they are of.
+    """
+
+    root: Path
+    asked: list[Asked] = field(default_factory=list)
+    trouble: Callable[[str, int], int | str | None] = lambda path, before: None
+    tags: bool = True
+
+    def __enter__(self) -> Self:
+        host = self
+
+        class Handler(_Handler):
+            pass
+
+        Handler.host = host
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.ended = threading.Event()
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self.ended.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+    @property
+    def url(self) -> str:
+        """Of the root."""
+        return f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def of(self, name: str) -> list[Asked]:
+        """The requests for a path that ends so."""
+        return [one for one in self.asked if one.path.endswith(name)]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    host: Host
+
+    def log_message(self, *about: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        host = self.host
+        host.asked.append(Asked(self.path, None, 0))
+        wrong = host.trouble(self.path, 0)
+        self._head(wrong if isinstance(wrong, int) else 404, 0, {})
+
+    def do_GET(self) -> None:
+        host, path = self.host, self.path.partition("?")[0]
+        part = self.headers.get("Range")
+        entry = Asked(path, part, 0)
+        before = len([one for one in host.asked if one.path == path])
+        host.asked.append(entry)
+        wrong = host.trouble(path, before)
+        file = host.root / path.lstrip("/")
+        if isinstance(wrong, int):
+            self._say(wrong, b"no")
+        elif not file.is_file():
+            self._say(404, b"not there")
+        else:
+            self._give(file.read_bytes(), part, wrong, entry)
+
+    def _give(self, data: bytes, part: str | None, wrong: str | None, entry: Asked) -> None:
+        total, status, headers = len(data), 200, {}
+        if self.host.tags:
+            headers["ETag"] = f'"{hashlib.md5(data).hexdigest()}"'
+        found = re.fullmatch(r"bytes=(\d+)-(\d+)", part or "")
+        if found and wrong != "whole":
+            start, last = int(found[1]), min(int(found[2]), total - 1)
+            if start >= total:
+                headers["Content-Range"] = f"bytes */{total}"
+                self._say(416, b"", headers)
+                return
+            if wrong == "elsewhere":
+                start, last = start + 1, last + 1
+            data = data[start : last + 1]
+            status = 206
+            headers["Content-Range"] = f"bytes {start}-{last}/{total}"
+        length = len(data)
+        if wrong == "short":
+            length -= 1
+        if wrong == "long":
+            length += 1
+        if wrong == "stall":
+            self._head(status, length, headers)
+            self.wfile.write(data[: len(data) // 2])
+            self.wfile.flush()
+            until = time.monotonic() + 20
+            while not self.host.ended.wait(0.05) and time.monotonic() < until:
+                pass
+            self.close_connection = True
+            return
+        if wrong == "cut":
+            data = data[: len(data) // 2]
+        self._head(status, length, headers)
+        self.wfile.write(data)
+        entry.sent = len(data)
+        if wrong in ("cut", "long", "short"):
+            self.close_connection = True
+
+    def _head(self, status: int, length: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+    def _say(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
+        self._head(status, len(data), headers or {})
+        self.wfile.write(data)
