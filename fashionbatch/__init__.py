@@ -49,6 +49,7 @@ _PUBLIC = {
     "Picture": "fashionbatch.explanation.base",
     "Answer": "fashionbatch.explanation.base",
     "Explained": "fashionbatch.explanation.base",
+    "Subject": "fashionbatch.explanation.base",
     "Photo": "fashionbatch.explanation.base",
     "Heat": "fashionbatch.explanation.heated",
     "HeatVisualizer": "fashionbatch.explanation.heated",
@@ -99,6 +100,7 @@ __all__ = [
     "Source",
     "SourceSpec",
     "StoppedHere",
+    "Subject",
     "Targets",
     "Visualizer",
     "VisualizerSpec",
@@ -142,7 +144,7 @@ if TYPE_CHECKING:
     from fashionbatch.execution.executor import Executor, StoppedHere, Worker
     from fashionbatch.execution.lending import Lease, Lending
     from fashionbatch.execution.process import WorkerProcess
-    from fashionbatch.explanation.base import Answer, Explained, Photo, Picture, Visualizer
+    from fashionbatch.explanation.base import Answer, Explained, Photo, Picture, Subject, Visualizer
     from fashionbatch.explanation.heated import Heat, HeatVisualizer
     from fashionbatch.hookspecs import hookimpl
     from fashionbatch.models.engine import Engine, EngineJob

@@ -89,7 +89,8 @@ class ImageError(FashionbatchError):
     """One image that cannot be used.
 
     Args:
-        stage: where it failed: ``"read"``, ``"decode"``, ``"resize"``, ``"shard"``, ``"model"``.
+        stage: where it failed: ``"read"``, ``"decode"``, ``"transform"``, ``"resize"``,
+            ``"shard"``, ``"model"``, ``"write"``.
         reason: why, in a few words.
     """
 

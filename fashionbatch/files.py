@@ -53,6 +53,30 @@ def write_json(path: Path, value: Any) -> None:
     write(path, text.encode("utf-8", "backslashreplace"))
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Holds a lock as long as the process lives, at most until the end of the block.
+
+    A record lock: forked processes do not inherit it. Two blocks of one process do not see each
+    other.
+
+    Args:
+        path: of the lock file, which is made and stays.
+
+    Yields:
+        whether no other process holds it; true on a file system without locks, too.
+    """
+    import fcntl  # Unix only, and nothing else here is
+
+    with path.open("w") as file:
+        try:
+            fcntl.lockf(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            yield error.errno not in (errno.EACCES, errno.EAGAIN)
+        else:
+            yield True
+
+
 def sync(path: Path) -> None:
     """Waits until a file's bytes (or a folder's entries) are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

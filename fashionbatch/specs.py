@@ -301,10 +301,15 @@ class VisualizerSpec(Spec):
             :attr:`fashionbatch.Explained.predictions`.
 
             .. versionadded:: 0.1
+        needs_model: whether it runs the model; one that does not gets a
+            :class:`fashionbatch.Subject`, and draws a prediction file whose model is elsewhere.
+
+            .. versionadded:: 0.1
     """
 
     needs_images: bool = True
     needs_predictions: bool = False
+    needs_model: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ PUBLISHED = {
         "RegularizerSpec": "needs_landmarks",
         "ScheduleSpec": "",
         "LoggerSpec": "",
-        "VisualizerSpec": "needs_images needs_predictions",
+        "VisualizerSpec": "needs_images needs_predictions needs_model",
         "EngineSpec": "devices missing preparation automatic",
         "ExecutorSpec": "",
         "SourceSpec": "detect* generic",

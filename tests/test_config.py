@@ -66,6 +66,15 @@ def test_values_that_cannot_work_name_their_flag(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("task", ["attributes,category", "category, attributes"])
+def test_tasks_in_any_order_are_saved_in_one(task: str) -> None:
+    """Two orders of the same are not two trainings."""
+    assert TrainConfig(task=task).to_json()["task"] == "category,attributes"
+    for wrong in ("category,category", "category,colours", "attributes,"):
+        with pytest.raises(UsageError, match="--task"):
+            TrainConfig(task=wrong)
+
+
 def test_misspelled_option_suggests_the_right_one() -> None:
     """make() refuses what it does not know."""
     with pytest.raises(UnknownNameError, match="batch_size"):

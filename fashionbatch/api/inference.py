@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -52,7 +53,7 @@ def predict(
     from fashionbatch.inference import plan as plans
     from fashionbatch.inference import predict as prediction
     from fashionbatch.inference.delivery import Delivery, called
-    from fashionbatch.inference.output import parts_folder
+    from fashionbatch.inference.output import only_run, parts_folder
     from fashionbatch.shards.select import Selection
 
     named = name_of(path) + (f"-{config.split}" if config.split else "")
@@ -74,7 +75,9 @@ def predict(
     model = str(config.model if isinstance(config.model, Address) else run)
     shown = str(output if delivery is None else delivery.address)
     tell("start", {"items": plan.items, "model": model, "output": shown})
-    with called(delivery), executor_of(config) as executor:
+    with called(delivery), executor_of(config) as executor, ExitStack() as stack:
+        if not (executor.local or dry_run):
+            stack.enter_context(only_run(output))
         site = executor.ask(partial(jobs.Site.of, config))
         job = jobs.prepare(plan, run, config, output, tell, site=site)
         if delivery is not None:

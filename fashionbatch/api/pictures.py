@@ -27,7 +27,8 @@ def explain(
         visualizer: ``NAME[:k=v,...]``, such as ``grad-cam`` or ``grad-cam:target=dress``.
         images: images, folders, data sets; with ``predictions`` names of its rows, or none for
             those that ``rows`` says. Some visualizers need none.
-        tell: gets ``("start", {"model"})``, and ``("picture", {"name", "about"})`` of each.
+        tell: gets ``("start", {"of"})`` with the path of the model, or else of the predictions,
+            and ``("picture", {"name", "about"})`` of each.
         options: the fields of :class:`fashionbatch.config.ExplainConfig`.
 
     Returns:
@@ -48,8 +49,8 @@ def explain(
         raise UsageError(f"{name} needs images: name some, or folders or data sets of them")
     from fashionbatch.explanation import run as explaining
 
-    run = _model_of(config)
-    tell("start", {"model": str(run)})
+    run = _run_of(config, needed=component.spec.needs_model)
+    tell("start", {"of": str(run or config.predictions)})
     made = registry.create(component, **settings)
     return explaining.explain(
         made,
@@ -60,13 +61,17 @@ def explain(
         tell,
         provider=f"{component.provider} {component.version}",
         all_rows=component.spec.needs_images,
+        needs_model=component.spec.needs_model,
     )
 
 
-def _model_of(config: ExplainConfig) -> Path:
-    """The run to explain: the one that made the predictions, or as named, or the newest."""
+def _run_of(config: ExplainConfig, *, needed: bool) -> Path | None:
+    """The run to explain: the one that made the predictions, or as named, or the newest; ``None``
+    where predictions are named that will do without it."""
     if config.predictions is None:
         return folders.find_run(config.model)
+    if config.model is None and not needed:
+        return None
     from fashionbatch.store.reader import open_predictions
 
     with open_predictions(config.predictions) as opened:

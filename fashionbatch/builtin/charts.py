@@ -13,8 +13,7 @@ from PIL import Image
 from fashionbatch.drawing.cells import cell
 from fashionbatch.drawing.lettering import legible
 from fashionbatch.errors import UsageError
-from fashionbatch.explanation.base import Explained, Photo, Picture, Visualizer
-from fashionbatch.models.card import load_card
+from fashionbatch.explanation.base import Photo, Picture, Subject, Visualizer
 from fashionbatch.reporting.embedding import POINTS, embed
 from fashionbatch.store.answers import Answers, answers_of, most_mistaken
 from fashionbatch.store.reader import Predictions
@@ -35,13 +34,15 @@ _BLUE, _VERMILION, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
 class Curves(Visualizer):
     """Loss, accuracies and learning rate of the model's training, epoch by epoch."""
 
-    def draw(self, explained: Explained, photos: Sequence[Photo]) -> Iterator[Picture]:
+    def draw(self, explained: Subject, photos: Sequence[Photo]) -> Iterator[Picture]:
         """See :class:`fashionbatch.Visualizer`."""
         _no_photos("curves", photos)
+        if explained.run is None:
+            raise UsageError("curves are of a run: name it with --model")
         history = curves.load_history(explained.run / curves.HISTORY)
         if not history:
             raise UsageError(f"{explained.run} has no {curves.HISTORY}: it has trained no epoch")
-        best = int(load_card(explained.run).metrics.get("best_epoch", 0))
+        best = curves.best_epoch(history)
         figure = curves.draw(history, explained.run.name, best_epoch=best)
         yield Picture(name="curves", image=_image(figure), about={"Epochs": str(len(history))})
 
@@ -59,7 +60,7 @@ class Confusion(Visualizer):
     def __init__(self, normalize: bool = False) -> None:
         self.normalize = normalize
 
-    def draw(self, explained: Explained, photos: Sequence[Photo]) -> Iterator[Picture]:
+    def draw(self, explained: Subject, photos: Sequence[Photo]) -> Iterator[Picture]:
         """See :class:`fashionbatch.Visualizer`."""
         _no_photos("confusion", photos)
         predictions, answers = _known(explained)
@@ -85,7 +86,7 @@ class Confusion(Visualizer):
 class Histograms(Visualizer):
     """Items by label, by prediction (both with a logarithmic axis), and by probability."""
 
-    def draw(self, explained: Explained, photos: Sequence[Photo]) -> Iterator[Picture]:
+    def draw(self, explained: Subject, photos: Sequence[Photo]) -> Iterator[Picture]:
         """See :class:`fashionbatch.Visualizer`."""
         from matplotlib.figure import Figure  # slow to import
 
@@ -134,7 +135,7 @@ class Embedding(Visualizer):
         self.seed = seed
         self.pictures = pictures
 
-    def draw(self, explained: Explained, photos: Sequence[Photo]) -> Iterator[Picture]:
+    def draw(self, explained: Subject, photos: Sequence[Photo]) -> Iterator[Picture]:
         """See :class:`fashionbatch.Visualizer`."""
         from matplotlib.figure import Figure  # slow to import
 
@@ -172,7 +173,7 @@ class Embedding(Visualizer):
         yield Picture(name="embedding", image=_image(figure), about={"Method": found.method})
 
 
-def _file(explained: Explained) -> Predictions:
+def _file(explained: Subject) -> Predictions:
     predictions = explained.predictions
     assert predictions is not None  # the specs say that it is needed
     if not predictions.classes:
@@ -180,7 +181,7 @@ def _file(explained: Explained) -> Predictions:
     return predictions
 
 
-def _known(explained: Explained) -> tuple[Predictions, Answers]:
+def _known(explained: Subject) -> tuple[Predictions, Answers]:
     predictions = _file(explained)
     answers = answers_of(predictions)
     if not (answers.labels >= 0).any():
@@ -257,7 +258,7 @@ def _colours(count: int) -> list[Any]:
 
 def _photographs(
     axes: Axes,
-    explained: Explained,
+    explained: Subject,
     rows: npt.NDArray[np.int64],
     places: npt.NDArray[np.float32],
     classes: npt.NDArray[np.int32],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torchvision.ops import StochasticDepth as DroppedBranch
 
 from fashionbatch.models.build import Classifier
+from fashionbatch.models.freeze import trained_modules
 from fashionbatch.training.regularizer import Regularizer
 
 
@@ -29,14 +30,15 @@ class Dropout(Regularizer):
 class StochasticDepth(Regularizer):
     """Leaves out residual branches, the ``l``-th of ``L`` at ``p · l / L`` (Huang et al. 2016).
 
-    For networks that are built with such branches, such as EfficientNet, ConvNeXt and Swin; it
-    replaces the rates that they were built with. Frozen branches are never left out.
+    For networks whose branches end in :class:`torchvision.ops.StochasticDepth`, such as
+    EfficientNet, ConvNeXt and Swin; it replaces the rates that they were built with. Frozen
+    branches are never left out, and count among the ``L``.
 
     Args:
         p: rate of the last branch.
 
     Raises:
-        ValueError: ``p`` is not in ``[0, 1)``, or the backbone has no such branch.
+        ValueError: ``p`` is not in ``[0, 1)``, or no such branch of the backbone is trained.
     """
 
     def __init__(self, p: float = 0.1) -> None:
@@ -49,6 +51,11 @@ class StochasticDepth(Regularizer):
             raise ValueError(
                 "the backbone has no branches to leave out; take one that has, "
                 "such as efficientnet_b0, convnext_tiny or swin_t, or leave it out"
+            )
+        if trained_modules(model).isdisjoint(branches):
+            raise ValueError(
+                f"all {len(branches)} branches that could be left out are frozen: choose an "
+                "--unfreeze that trains some, or leave it out"
             )
         for number, branch in enumerate(branches, 1):
             branch.p = self.p * number / len(branches)

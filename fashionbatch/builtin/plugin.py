@@ -190,6 +190,7 @@ def fashionbatch_visualizers() -> Iterator[VisualizerSpec]:
         factory="fashionbatch.builtin.charts:Curves",
         summary="how the model's training went, epoch by epoch",
         needs_images=False,
+        needs_model=False,
     )
     for name, attribute, summary in (
         ("confusion", "Confusion", "what is taken for what, as a matrix"),
@@ -202,6 +203,7 @@ def fashionbatch_visualizers() -> Iterator[VisualizerSpec]:
             summary=summary,
             needs_images=False,
             needs_predictions=True,
+            needs_model=False,
         )
 
 

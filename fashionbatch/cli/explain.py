@@ -15,7 +15,7 @@ from fashionbatch.config import ExplainConfig
 
 class _Teller(Teller):
     def on_start(self, values: dict[str, Any]) -> None:
-        say(f"Explaining {values['model']}")
+        say(f"Explaining {values['of']}")
 
     def on_picture(self, values: dict[str, Any]) -> None:
         """What the picture shows."""

@@ -177,7 +177,8 @@ class TrainConfig(Selecting):
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps.")
     workers: int | None = option(
         None,
-        "Processes that decode images. [default: by cores and device]",
+        "Processes that make batches; 0: none, and an image that hangs the decoder hangs the run. "
+        "[default: by cores and device]",
         "--workers",
         "-j",
         min=0,
@@ -188,6 +189,11 @@ class TrainConfig(Selecting):
     resume: bool = option(False, "Go on with the run --name from its last checkpoint.")
 
     def __post_init__(self) -> None:
+        if isinstance(self.task, str):
+            tasks = [task.strip() for task in self.task.split(",")]
+            if sorted(tasks) == sorted(TASKS[:2]):
+                # either order is meant, and one of them saved: --resume compares what is saved
+                object.__setattr__(self, "task", TASKS[2])
         super().__post_init__()
         if self.unfreeze is not None:
             parse_unfreeze(self.unfreeze)

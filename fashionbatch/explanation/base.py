@@ -80,7 +80,25 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explained:
+class Subject:
+    """What pictures are drawn of, as far as nothing has to be loaded for it.
+
+    Attributes:
+        sha256: of the file of the model's weights; empty where none is there yet.
+        run: folder of the model; ``None`` where a prediction file was named, and no model.
+        predictions: a file that the model made, where one was named; see
+            :func:`fashionbatch.open_predictions`.
+        catalogue: where its photographs lie; ``catalogue.read(row)`` gives the bytes of one.
+    """
+
+    sha256: str = ""
+    run: Path | None = None
+    predictions: Predictions | None = None
+    catalogue: Catalogue | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explained(Subject):
     """The model that is explained, and what belongs to it.
 
     Attributes:
@@ -90,14 +108,9 @@ class Explained:
         preprocessing: fits images to the input.
         cam_layer: the module with the last spatial map.
         device: of the model.
-        sha256: of the file of its weights.
         cam_layout: of that module's output; ``None`` where only its shape says it.
         shown_layers: names of modules of the backbone that stand for all of it.
         temperature: what divides the classes' logits, so that probabilities mean what they say.
-        run: folder of the model.
-        predictions: a file that the model made, where one was named; see
-            :func:`fashionbatch.open_predictions`.
-        catalogue: where its photographs lie; ``catalogue.read(row)`` gives the bytes of one.
     """
 
     model: Classifier
@@ -106,13 +119,9 @@ class Explained:
     cam_layer: nn.Module
     device: torch.device
     attributes: tuple[str, ...] = ()
-    sha256: str = ""
     cam_layout: MapLayout | None = None
     shown_layers: tuple[str, ...] = ()
     temperature: float = 1.0
-    run: Path = Path()
-    predictions: Predictions | None = None
-    catalogue: Catalogue | None = None
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -220,7 +229,8 @@ class Visualizer:
         """Draws some of the images; called several times where there are many.
 
         Args:
-            explained: the model.
+            explained: the model; of a visualizer whose spec says that it needs none, a
+                :class:`fashionbatch.Subject`.
             photos: the images.
         """
         raise NotImplementedError  # the one method a subclass must write

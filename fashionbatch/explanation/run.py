@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from fashionbatch.drawing import png
 from fashionbatch.drawing.catalogue import Catalogue
 from fashionbatch.errors import ImageError, SourceError, UsageError
 from fashionbatch.explanation import photos
-from fashionbatch.explanation.base import Explained, Photo, Picture, Visualizer
+from fashionbatch.explanation.base import Explained, Photo, Picture, Subject, Visualizer
 from fashionbatch.explanation.photos import Source
 from fashionbatch.models import card as cards
 from fashionbatch.models import device as devices
@@ -41,12 +41,13 @@ def explain(
     visualizer: Visualizer,
     name: str,
     images: Sequence[str],
-    run: Path,
+    run: Path | None,
     config: ExplainConfig,
     tell: Tell,
     *,
     provider: str,
     all_rows: bool = True,
+    needs_model: bool = True,
 ) -> dict[str, Any]:
     """Draws pictures of images, folders, data sets, or rows of a prediction file.
 
@@ -55,16 +56,18 @@ def explain(
         name: of the visualizer, with its options; kept in each picture's file.
         images: images, folders, data sets; with ``config.predictions`` names of its rows. None
             for a visualizer that needs none.
-        run: folder of the model.
+        run: folder of the model; ``None`` where ``config.predictions`` will do.
         config: of the job.
         tell: gets ``("picture", {"name", "about"})`` of each that was saved.
         provider: package and version that it comes from, such as ``fashionbatch-cam 0.1.0``; kept
             likewise.
         all_rows: with ``config.predictions`` and no names, explain what ``config.rows`` says.
+        needs_model: load the model.
 
     Returns:
         ``{"output", "items", "pictures", "failed", "model", "about"}``; ``failed`` lists names and
-        reasons, ``about`` what each picture's visualizer said of it, by the picture's file name.
+        reasons, ``model`` is the run's folder or ``None``, ``about`` what each picture's visualizer
+        said of it, by the picture's file name.
 
     Raises:
         UsageError: a path does not exist, or the photographs of the rows are not there.
@@ -77,7 +80,10 @@ def explain(
             if getattr(config, option) is not None:
                 raise UsageError(f"{name} draws the whole file: leave --{option} out")
     with ExitStack() as stack:
-        explained = load(run, config.device)
+        explained = _subject(run)
+        if needs_model:
+            assert run is not None
+            explained = load(run, config.device)
         sources: Iterator[Source] | None = photos.of_paths([Path(i) for i in images], config.limit)
         if config.predictions is not None:
             predictions = stack.enter_context(open_predictions(config.predictions))
@@ -89,7 +95,8 @@ def explain(
                 explained = replace(explained, catalogue=catalogue)
             elif wanted:
                 raise UsageError(catalogue)
-            explained = replace(explained, predictions=predictions)
+            made_by = str(predictions.model.get("sha256", ""))
+            explained = replace(explained, predictions=predictions, sha256=made_by)
             if wanted:
                 rows = photos.choose(predictions, config.rows or _MISTAKES, images)
                 assert isinstance(catalogue, Catalogue)
@@ -99,7 +106,9 @@ def explain(
         kept = {"Visualizer": name, "Provider": provider, "Model": explained.sha256}
         origin = _origin(images, run, config, rows=sources is not None)
         saving = _Saving(config.output, origin, kept, tell)
-        count, failed = _draw(visualizer, explained, sources, config.limit, saving)
+        # a visualizer that needs no model takes a Subject
+        given = cast(Explained, explained)
+        count, failed = _draw(visualizer, given, sources, config.limit, saving)
     if not saving.about:
         why = f" ({failed[0]['name']}: {failed[0]['reason']})" if failed else ""
         raise SourceError(f"none of the {count} images can be used{why}")
@@ -108,17 +117,18 @@ def explain(
         "items": count,
         "pictures": len(saving.about),
         "failed": failed,
-        "model": str(run),
+        "model": None if run is None else str(run),
         "about": saving.about,
     }
 
 
-def _origin(images: Sequence[str], run: Path, config: ExplainConfig, *, rows: bool) -> str:
+def _origin(images: Sequence[str], run: Path | None, config: ExplainConfig, *, rows: bool) -> str:
     """In a few letters, what a picture is of that is not of one photograph."""
     if config.predictions is not None:
         which = f"-{config.rows or _MISTAKES}" if rows and not images else ""
         return config.predictions.stem + which
     if not images:
+        assert run is not None
         return run.name
     more = f"+{len(images) - 1}" if len(images) > 1 else ""
     first = Path(images[0]).resolve()
@@ -157,6 +167,13 @@ def _draw(
         saving.add(visualizer.draw(explained, waiting), waiting)
     saving.add(visualizer.finish(), ())
     return count, failed
+
+
+def _subject(run: Path | None) -> Subject:
+    """With nothing loaded; a run that is still being trained has no model yet."""
+    if run is None or not (run / cards.CARD).is_file():
+        return Subject(run=run)
+    return Subject(run=run, sha256=cards.load_card(run).sha256)
 
 
 def load(run: Path, device_name: str) -> Explained:

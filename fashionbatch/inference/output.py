@@ -6,7 +6,8 @@ import errno
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,32 @@ def prepare(output: Path, *, restart: bool, no_merge: bool = False) -> None:
             raise OutputExistsError(f"{output} is no HDF5 file: choose another output with -o")
         # the old file stays until the new one takes its name
         shutil.rmtree(parts_folder(output), ignore_errors=True)
+
+
+@contextmanager
+def only_run(output: Path) -> Iterator[None]:
+    """Refuses to do on a cluster what another run is doing there: it would only cost twice.
+
+    Raises:
+        OutputExistsError: another run is.
+    """
+    path = output.with_name(f".{output.name}.driver")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError:
+        yield  # what cannot be written is told by prepare()
+        return
+    with files.locked(path) as alone:
+        if not alone:
+            raise OutputExistsError(
+                f"another run predicts into {output} just now: wait for it, or choose another "
+                "output with -o"
+            )
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def replace_at_the_end(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import nn
@@ -157,18 +157,27 @@ def parameter_groups(
 def train_mode(model: nn.Module) -> None:
     """Training mode for what is trained, evaluation mode for what is frozen.
 
+    See :func:`trained_modules`.
+    """
+    for module, trained in _modes(model, trained=True):
+        module.training = trained
+
+
+def trained_modules(model: nn.Module) -> set[nn.Module]:
+    """The modules that training puts into training mode, by the ``requires_grad`` flags.
+
     A module without parameters (dropout, an activation) goes with the module that holds it.
     """
-    _set_mode(model, trained=True)
+    return {module for module, trained in _modes(model, trained=True) if trained}
 
 
-def _set_mode(module: nn.Module, *, trained: bool) -> None:
+def _modes(module: nn.Module, *, trained: bool) -> Iterator[tuple[nn.Module, bool]]:
     parameters = list(module.parameters())
     if parameters:
         trained = any(p.requires_grad for p in parameters)
-    module.training = trained
+    yield module, trained
     for child in module.children():
-        _set_mode(child, trained=trained)
+        yield from _modes(child, trained=trained)
 
 
 def trainable_parameters(model: nn.Module) -> int:

@@ -2,13 +2,16 @@
 
 The order is a list of batches made before anything is read. Worker ``w`` of ``W`` makes the batches
 ``w, w + W, ...`` and the loader takes them in turn, so workers change the speed and nothing else.
+
+A loader cannot go on without a worker that hangs or was killed, and does not know at which image.
+So each worker has a pool of one process beside it, which decodes and can be replaced.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -22,10 +25,14 @@ from torch.utils.data import get_worker_info
 from fashionbatch.errors import FashionbatchError, ImageError
 from fashionbatch.pipeline.foresight import announce
 from fashionbatch.pipeline.load import load
+from fashionbatch.pipeline.pool import Limits, Pool
+from fashionbatch.pipeline.pool.nursery import can_fork
 from fashionbatch.pipeline.transforms import augment
 from fashionbatch.specs import Preprocessing
 
 _MOST_WORKERS = 8
+#: batches that are decoded while a worker is busy with the one before them
+_AHEAD = 2
 
 
 class Images(Protocol):
@@ -93,11 +100,15 @@ def batches(
 ) -> Iterator[Batch]:
     """Yields every batch of ``order``, in order.
 
+    An image that crashes or hangs the decoder, or takes more time or memory than
+    :class:`fashionbatch.pipeline.pool.Limits` allow, is among the failures of its batch; not so
+    without workers, and where the system cannot fork.
+
     Args:
         images: where the bytes come from; pickled to the workers where the system cannot fork.
         order: which rows make which batch.
         preprocessing: fits each image to the input.
-        workers: processes that read and decode; 0 does it in this one.
+        workers: processes that make batches; 0 does it in this one.
         pinned: with their images in page-locked memory, for a GPU; a thread of its own copies them.
 
     Raises:
@@ -120,11 +131,12 @@ def batches(
 
 
 def default_workers(device: str) -> int:
-    """Worker processes without ``--workers``: on a CPU the network needs the cores itself."""
+    """Worker processes without ``--workers``, at least one: on a CPU the network needs the cores
+    itself."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return min(_MOST_WORKERS, cores - 1 if device != "cpu" else cores // 2)
+    return max(1, min(_MOST_WORKERS, cores - 1 if device != "cpu" else cores // 2))
 
 
 class _Numbered:
@@ -152,32 +164,60 @@ class _Load:
     def __call__(
         self, numbered: Iterator[tuple[int, npt.NDArray[np.int64]]]
     ) -> Iterator[Batch | FashionbatchError]:
-        for number, rows in numbered:
-            try:
-                yield self._load(number, rows)
-            except FashionbatchError as error:
-                # handed over as a value: the loader would fold a traceback into its message
-                yield error
-                return
+        apart = get_worker_info() is not None and can_fork()
+        try:
+            yield from self._apart(list(numbered)) if apart else self._here(numbered)
+        except FashionbatchError as error:
+            # handed over as a value: the loader would fold a traceback into its message
+            yield error
 
-    def _load(self, number: int, rows: npt.NDArray[np.int64]) -> Batch:
+    def _here(self, numbered: Iterator[tuple[int, npt.NDArray[np.int64]]]) -> Iterator[Batch]:
         side = self.preprocessing.size
-        pixels = np.empty((len(rows), side, side, 3), np.uint8)
-        good: list[int] = []
-        failures: list[tuple[int, ImageError]] = []
-        announce(self.images, rows.tolist())
-        for row in rows.tolist():
-            try:
-                pixels[len(good)] = load(self.images.read(row), self.preprocessing)
-                good.append(row)
-            except ImageError as error:
-                failures.append((row, error))
-        stacked = torch.from_numpy(pixels[: len(good)]).permute(0, 3, 1, 2)  # channels last
+        for number, rows in numbered:
+            pixels = np.empty((len(rows), side, side, 3), np.uint8)
+            failures: dict[int, ImageError] = {}
+            announce(self.images, rows.tolist())
+            for place, row in enumerate(rows.tolist()):
+                try:
+                    pixels[place] = load(self.images.read(row), self.preprocessing)
+                except ImageError as error:
+                    failures[place] = error
+            yield self._batch(number, rows, torch.from_numpy(pixels), failures)
+
+    def _apart(self, numbered: Sequence[tuple[int, npt.NDArray[np.int64]]]) -> Iterator[Batch]:
+        """By a process beside this one."""
+        most = max((len(rows) for _, rows in numbered), default=0)
+        with Pool(
+            self.images,
+            self.preprocessing,
+            batch_size=max(1, most),
+            workers=1,
+            limits=Limits(),
+            ahead=_AHEAD,
+        ) as pool:
+            for loaded in pool.batches(rows for _, rows in numbered):
+                pixels = loaded.images.permute(0, 2, 3, 1)
+                batch = self._batch(
+                    numbered[loaded.number][0], loaded.rows, pixels, loaded.failures
+                )
+                loaded.release()
+                yield batch
+
+    def _batch(
+        self,
+        number: int,
+        rows: npt.NDArray[np.int64],
+        pixels: Tensor,
+        failures: Mapping[int, ImageError],
+    ) -> Batch:
+        """A batch of what is good among uint8 ``[N, side, side, 3]``, in memory of its own."""
+        good = np.array([place for place in range(len(rows)) if place not in failures], np.int64)
+        chosen = pixels[torch.from_numpy(good)].permute(0, 3, 1, 2)  # channels last
         return Batch(
             number=number,
-            rows=np.array(good, np.int64),
-            images=augment(stacked, self.order.augment, self.order.generator(number)),
-            failures=tuple(failures),
+            rows=rows[good],
+            images=augment(chosen, self.order.augment, self.order.generator(number)),
+            failures=tuple((int(rows[place]), error) for place, error in failures.items()),
         )
 
 

@@ -7,6 +7,7 @@ here are tried: others can start programs (EPS) or are seldom what they claim.
 
 from __future__ import annotations
 
+import errno
 import io
 import warnings
 from collections.abc import Callable
@@ -153,7 +154,15 @@ def _on_white(band: Image.Image) -> Image.Image:
     return Image.alpha_composite(ground, band.convert("RGBA")).convert("RGB")
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it says so in the way of Python, of the system, of Pillow, or of torch."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    # the latter have no class of their own for it
+    return any(text in str(error) for text in ("out of memory", "allocate memory"))
+
+
 def _reason(error: Exception) -> str:
-    if isinstance(error, MemoryError) or "out of memory" in str(error):
+    if is_out_of_memory(error):
         return NO_MEMORY
     return " ".join(str(error).split())[:200] or type(error).__name__

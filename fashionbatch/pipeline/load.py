@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -14,6 +17,7 @@ from fashionbatch.pipeline.decode import (
     MAX_PIXELS,
     NO_MEMORY,
     decode,
+    is_out_of_memory,
     open_image,
     orientation,
 )
@@ -41,17 +45,30 @@ def load(data: bytes, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
         uint8 ``[size, size, 3]``.
 
     Raises:
-        ImageError: with stage ``decode``; any bytes yield an image or this.
+        ImageError: with stage ``decode``, or ``transform`` where there is not enough memory for the
+            size that it gets; any bytes yield an image or this.
 
     Example:
         >>> load(open("hat.jpg", "rb").read(), Preprocessing()).shape  # doctest: +SKIP
         (224, 224, 3)
     """
+    pixels = _from_jpeg(data, preprocessing)
+    if pixels is None:
+        image = decode(data)
+        with _stage("transform"):
+            pixels = fit(image, preprocessing)
+    return pixels
+
+
+@contextmanager
+def _stage(name: str) -> Iterator[None]:
+    """What is done within; without memory for it, that stage has failed."""
     try:
-        pixels = _from_jpeg(data, preprocessing)
-    except MemoryError:
-        raise ImageError("decode", NO_MEMORY) from None
-    return fit(decode(data), preprocessing) if pixels is None else pixels
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ImageError(name, NO_MEMORY) from None
 
 
 def _from_jpeg(data: bytes, preprocessing: Preprocessing) -> npt.NDArray[np.uint8] | None:
@@ -69,19 +86,21 @@ def _from_jpeg(data: bytes, preprocessing: Preprocessing) -> npt.NDArray[np.uint
         return None
     fitted = (height, width) if lying else (width, height)
     reduction = jpeg.reduction(size, (_MARGIN * fitted[0], _MARGIN * fitted[1]))
-    pixels = jpeg.decode(data, size, reduction)
+    with _stage("decode"):
+        pixels = jpeg.decode(data, size, reduction)
     if pixels is None:
         return None
     covered = header.width / reduction, header.height / reduction
-    resized = _turned(_resized(pixels, covered, fitted, preprocessing.interpolation), how)
-    side = preprocessing.size
-    if preprocessing.crop_mode == "center":
-        return resized[-top : side - top, -left : side - left]
-    if (width, height) == (side, side):
-        return resized
-    canvas = np.zeros((side, side, 3), np.uint8)
-    canvas[top : top + height, left : left + width] = resized
-    return canvas
+    with _stage("transform"):
+        resized = _turned(_resized(pixels, covered, fitted, preprocessing.interpolation), how)
+        side = preprocessing.size
+        if preprocessing.crop_mode == "center":
+            return resized[-top : side - top, -left : side - left]
+        if (width, height) == (side, side):
+            return resized
+        canvas = np.zeros((side, side, 3), np.uint8)
+        canvas[top : top + height, left : left + width] = resized
+        return canvas
 
 
 def _resized(

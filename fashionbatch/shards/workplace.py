@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -95,11 +94,16 @@ def workplace(output: Path) -> Iterator[Workplace]:
     try:
         for needed in (folder, place.data, place.work):
             needed.mkdir(exist_ok=True, parents=True)
-        lock = (folder / "lock").open("w")
+        (folder / "lock").touch()
     except OSError as error:
         raise SourceError(f"{output} cannot be written ({error.strerror})") from error
-    with lock:
-        _lock(lock.fileno(), output)
+    # where there are no locks two writers would still write the same bytes
+    with files.locked(folder / "lock") as alone:
+        if not alone:
+            raise OutputExistsError(
+                f"another fashionbatch is packing {output} just now: wait for it, or choose "
+                "another output with -o"
+            )
         if not output.exists() and _old(output).exists():
             os.replace(_old(output), output)  # a run that replaced it was killed half way
         try:
@@ -132,18 +136,3 @@ def _remove_empty(folders: list[Path]) -> None:
 
 def _old(output: Path) -> Path:
     return output.with_name(f".{output.name}.old")
-
-
-def _lock(descriptor: int, output: Path) -> None:
-    import fcntl  # Unix only, and nothing else here is
-
-    try:
-        # a record lock: forked workers do not inherit it, so it ends with this process
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            raise OutputExistsError(
-                f"another fashionbatch is packing {output} just now: wait for it, or choose "
-                "another output with -o"
-            ) from None
-        # a file system without locks: two writers would still write the same bytes

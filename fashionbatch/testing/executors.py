@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from fashionbatch.errors import FashionbatchError, UsageError
-from fashionbatch.execution.executor import Executor, StoppedHere, Tell, Worker
+from fashionbatch.errors import FashionbatchError
+from fashionbatch.execution import trial
+from fashionbatch.execution.executor import Executor, StoppedHere
 from fashionbatch.execution.lending import DEATHS, Lease, Lending
 from fashionbatch.interrupt import Interrupt
 from fashionbatch.specs import ExecutorSpec
@@ -19,35 +19,6 @@ from fashionbatch.testing.parts import create, want
 _TASKS = 12
 #: kills its worker, as a driver's crash does
 _DEADLY = 7
-_REASON = "so says the worker"
-
-
-class _Squares(Worker):
-    """Tells the square of each task."""
-
-    def __init__(self, deadly: int | None, wrong: int | None) -> None:
-        self.deadly, self.wrong = deadly, wrong
-
-    def do(self, tasks: Sequence[int], tell: Tell, asked: Interrupt) -> None:
-        """See :class:`Worker`."""
-        for task in tasks:
-            if task == self.deadly:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if task == self.wrong:
-                raise UsageError(_REASON)
-            tell("square", {"of": task, "is": task * task})
-
-
-def _squares(place: str, deadly: int | None = None, wrong: int | None = None) -> _Squares:
-    return _Squares(deadly, wrong)
-
-
-def _question() -> int:
-    return os.getpid()
-
-
-def _mistake() -> int:
-    raise UsageError(_REASON)
 
 
 class _Stage:
@@ -108,18 +79,26 @@ def _lending(
     deadly: int | None = None,
     wrong: int | None = None,
 ) -> Lending:
-    made: Callable[[str], Worker] = partial(_squares, deadly=deadly, wrong=wrong)
     return Lending(
-        range(_TASKS), stage=stage, worker=made, asked=asked or Interrupt(), places=("", ""), most=3
+        range(_TASKS),
+        stage=stage,
+        worker=partial(trial.squares, deadly=deadly, wrong=wrong),
+        asked=asked or Interrupt(),
+        places=("", ""),
+        most=3,
     )
 
 
 def _check_questions(spec: ExecutorSpec, made: Executor) -> None:
-    want(isinstance(made.ask(_question), int), spec, "ask() does not give what the function does")
+    want(
+        isinstance(made.ask(trial.question), int),
+        spec,
+        "ask() does not give what the function does",
+    )
     try:
-        made.ask(_mistake)
+        made.ask(trial.mistake)
     except FashionbatchError as error:
-        want(_REASON in str(error), spec, f"ask() hides why: {error}")
+        want(trial.REASON in str(error), spec, f"ask() hides why: {error}")
     else:
         want(False, spec, "ask() hides an error of the function")
 
@@ -149,7 +128,7 @@ def _check_errors(spec: ExecutorSpec, made: Executor) -> None:
     try:
         made.run(_lending(_Stage(), wrong=3))
     except FashionbatchError as error:
-        want(_REASON in str(error), spec, f"it hides why a worker refuses: {error}")
+        want(trial.REASON in str(error), spec, f"it hides why a worker refuses: {error}")
     else:
         want(False, spec, "it goes on where a worker refuses")
 

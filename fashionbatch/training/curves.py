@@ -53,6 +53,12 @@ def load_history(path: Path) -> list[dict[str, float]]:
     return [{name: _number(text) for name, text in line.items()} for line in lines]
 
 
+def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
+    """The epoch of the lowest validation loss, counted from 1; 0 where none is finite."""
+    known = [row for row in history if math.isfinite(row.get("val_loss", math.nan))]
+    return int(min(known, key=lambda row: row["val_loss"])["epoch"]) if known else 0
+
+
 def _number(text: str | None) -> float:
     try:
         return float(text or "nan")

@@ -25,7 +25,7 @@ UNKNOWN = {"mostly negative": 0.05, "mostly unknown": 0.95}
 PER_PRODUCT = 52
 
 READ = """
-import json, resource, sys, time
+import json, re, sys, time
 from pathlib import Path
 from fashionbatch.sources.base import Item
 from fashionbatch.sources.deepfashion import DeepFashionSource
@@ -40,7 +40,8 @@ for item in DeepFashionSource(Path(sys.argv[1])).items():
     counts["boxes"] += item.box is not None
     counts["splits"] += item.split is not None
 seconds = time.perf_counter() - began
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+# not getrusage: that begins with what the process had that started this one
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 print(json.dumps({"seconds": round(seconds, 1), "peak_mb": round(peak), **counts}))
 """
 

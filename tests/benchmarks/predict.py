@@ -46,11 +46,12 @@ from fashionbatch.models import card as cards
 from fashionbatch.models import choice
 
 MEMORY = """
-import resource, sys
+import pathlib, re, sys
 import fashionbatch
 fashionbatch.predict(sys.argv[1], model=sys.argv[2], output=sys.argv[3], limit=int(sys.argv[4]),
                      engine="eager", batch_size=32, restart=True, device="cpu")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# not getrusage: that begins with what the process had that started this one
+print(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
 """
 
 

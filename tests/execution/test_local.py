@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fashionbatch.execution.process import WorkerProcess
-from fashionbatch.testing.executors import _squares
+from fashionbatch.execution.trial import squares
 
 
 def test_death_before_it_is_ready_is_seen():
@@ -30,9 +30,9 @@ def _dies(place):
 PARENT = """
 import sys, time
 from fashionbatch.execution.process import WorkerProcess
-from fashionbatch.testing.executors import _squares
+from fashionbatch.execution.trial import squares
 if __name__ == "__main__":
-    process = WorkerProcess(_squares)
+    process = WorkerProcess(squares)
     print(dict(process.events())["process"]["pid"], flush=True)
     time.sleep(100)
 """
@@ -65,7 +65,7 @@ def is_zombie(pid):
 
 def test_a_lease_is_done_and_told():
     """Event by event, until it is ready for the next."""
-    process = WorkerProcess(_squares)
+    process = WorkerProcess(squares)
     assert [event for event, _ in process.events()] == ["process"]
     process.lend([2, 5])
     assert [values["is"] for _, values in process.events()] == [4, 25]

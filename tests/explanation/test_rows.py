@@ -125,6 +125,49 @@ def test_confusion_counts(run: Path, found: dict[str, Any], tmp_path: Path) -> N
 def test_curves(run: Path, tmp_path: Path) -> None:
     result = api.explain("curves", model=run, output=tmp_path, device="cpu")
     assert result["about"][f"curves.{run.name}.png"] == {"Epochs": "1"}
+    with Image.open(tmp_path / f"curves.{run.name}.png") as image:
+        assert image.text["Model"] == cards.load_card(run).sha256  # type: ignore[attr-defined]
+
+
+def test_curves_of_a_run_that_still_trains(run: Path, tmp_path: Path) -> None:
+    """Its history is enough; the same picture as of a run that is done."""
+    unfinished = tmp_path / run.name
+    unfinished.mkdir()
+    (unfinished / "history.csv").write_bytes((run / "history.csv").read_bytes())
+    found = []
+    for number, folder in enumerate((run, unfinished)):
+        output = tmp_path / str(number)
+        api.explain("curves", model=folder, output=output)
+        with Image.open(output / f"curves.{run.name}.png") as image:
+            found.append(np.asarray(image))
+    assert (found[0] == found[1]).all()
+    (unfinished / "history.csv").unlink()
+    with pytest.raises(UsageError, match="has trained no epoch"):
+        api.explain("curves", model=unfinished, output=tmp_path / "o")
+
+
+@pytest.mark.parametrize("name", ["confusion", "histograms", "embedding"])
+def test_charts_of_a_file_need_no_model(
+    found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The file may come from another machine; its picture says all the same which model it was."""
+    monkeypatch.chdir(tmp_path)  # there is no runs/
+    told = []
+    result = api.explain(
+        name, predictions=found["file"], output=tmp_path / "o",
+        tell=lambda event, values: told.append(values.get("of")),
+    )  # fmt: skip
+    assert result["model"] is None and told[0] == str(found["file"])
+    [file] = result["about"]
+    with Image.open(tmp_path / "o" / file) as image, open_predictions(found["file"]) as predicted:
+        assert image.text["Model"] == predicted.model["sha256"]  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="name its folder with --model"):
+        api.explain("grad-cam", predictions=found["file"], output=tmp_path / "o")
+    with pytest.raises(UsageError, match="curves are of a run"):
+        api.explain("curves", predictions=found["file"], output=tmp_path / "o")
+    if name == "histograms":
+        with pytest.raises(UsageError, match="--model"):
+            api.explain(name, predictions=found["file"], model=Path("nowhere"), output=tmp_path)
 
 
 def test_what_needs_a_prediction_file_says_so(run: Path, tmp_path: Path) -> None:

@@ -111,6 +111,26 @@ def test_a_few_batches_are_not_timed(catalogue, predict, engines):
     assert (plan["engine"], plan["seconds"], plan["rates"]) == ("eager", None, {})
 
 
+class Planned(Exception):
+    """All that was wanted is known."""
+
+
+@pytest.mark.parametrize(("count", "seconds"), [(199, None), (200, 200 * 4.0)])
+def test_long_job_of_a_named_engine_has_an_end(catalogue, predict, engines, count, seconds):
+    """From 200 batches on the plan says how long it takes: nothing else has timed the engine."""
+    engines({"quick": 4.0})
+
+    def tell(event, values):
+        if event == "plan":
+            plans.append(values)
+            raise Planned
+
+    plans = []
+    with pytest.raises(Planned):
+        predict(catalogue(count), engine="quick", batch_size=1, tell=tell)
+    assert (plans[0]["batches"], plans[0]["seconds"]) == (count, seconds)
+
+
 def test_the_engine_asked_for(catalogue, predict, engines):
     """It is taken, or the reason why not is said."""
     engines({"eager": 1.0, "quick": 1.0, "absent": 1.0, "broken": 1.0})

@@ -184,6 +184,18 @@ def test_what_stands_behind_the_last_block_is_trained() -> None:
     assert not modules["blocks.0.1"].training and not modules["blocks.0.0"].training
 
 
+def test_modules_that_are_trained_are_those_in_training_mode(resnet: Classifier) -> None:
+    """One without parameters goes with the module around it."""
+    blocks = freeze.block_names(resnet.backbone, SPEC.blocks)
+    freeze.unfreeze(resnet, blocks, 1)
+    trained = freeze.trained_modules(resnet)
+    last, before = (resnet.backbone.get_submodule(name) for name in (blocks[-1], blocks[-2]))
+    assert {last.relu, last.bn1, last} <= trained
+    assert trained.isdisjoint(before.modules())
+    freeze.train_mode(resnet)
+    assert trained == {module for module in resnet.modules() if module.training}
+
+
 def test_patterns_match_one_segment_and_must_match() -> None:
     """``*`` does not cross a dot; modules without weights are no blocks; no match is an error."""
     net = nn.Sequential()

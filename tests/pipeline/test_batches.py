@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,13 @@ import torch
 from PIL import Image
 
 from fashionbatch.errors import ImageError, ShardError
+from fashionbatch.pipeline import batches as module
 from fashionbatch.pipeline.batches import Batch, Order, batches, default_workers
+from fashionbatch.pipeline.load import load
+from fashionbatch.pipeline.pool import Limits, worker
 from fashionbatch.specs import Preprocessing
 from tests.conftest import encode
+from tests.pipeline.files import descendants
 
 SMALL = Preprocessing(size=8, resize=8, crop_mode="squash")
 ROWS = np.arange(10, dtype=np.int64)
@@ -35,6 +41,15 @@ class Plain:
 
     def _refuse(self) -> bytes:
         raise ImageError("read", "flipped")
+
+
+class Without(Plain):
+    """Its bad images are told of, and say nothing of why."""
+
+    def read(self, row: int) -> bytes:
+        if row in self.bad:
+            raise ImageError("decode", "left out")
+        return super().read(row)
 
 
 def views(size: int, augment: str, start: int = 0) -> Order:
@@ -169,15 +184,62 @@ def test_views_differ_between_epochs_and_batches() -> None:
     assert not torch.equal(one.images, other.images)
 
 
+HANG = ctypes.PyDLL(None).pause  # waits in C, holding the interpreter: no Python runs
+
+
+def hoard() -> None:
+    """Takes 4 GiB; untouched, so that the machine does not suffer."""
+    kept = [np.empty(16 << 20, np.uint8) for _ in range(256)]
+    assert len(kept) == 256
+
+
+def test_fault_36_images_that_end_or_stop_a_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hang, a crash and a memory hog cost themselves; all other batches are what they were."""
+    bad = {2: HANG, 5: hoard, 9: os.abort}
+
+    def decode(data: bytes, preprocessing: Preprocessing) -> np.ndarray:
+        pixels = load(data, preprocessing)
+        bad.get(int(pixels[0, 0, 0]), int)()
+        return pixels
+
+    order = views(3, "paper")
+    without = run(Without(*bad), order)
+    monkeypatch.setattr(worker, "load", decode)
+    monkeypatch.setattr(module, "Limits", lambda: Limits(seconds=0.5, memory=1 << 30))
+    found = run(Plain(), order, workers=2)
+    for batch, expected in zip(found, without, strict=True):
+        assert batch.rows.tolist() == expected.rows.tolist()
+        assert torch.equal(batch.images, expected.images)
+    assert {row: str(error) for batch in found for row, error in batch.failures} == {
+        2: "decode: took over 0.5 s",
+        5: "decode: took over 1 GiB of memory",
+        9: "decode: the decoder crashed (signal 6)",
+    }
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_process_is_left(workers: int) -> None:
+    """Neither of an epoch that came to its end, nor of one that was left."""
+    before = descendants(os.getpid())
+    run(Plain(), views(3, "none"), workers)
+    left = batches(Plain(), views(2, "none"), SMALL, workers=workers)
+    next(left)
+    assert len(descendants(os.getpid()) - before) >= 3 * workers  # loaders, nurseries, decoders
+    left.close()
+    until = time.monotonic() + 20
+    while descendants(os.getpid()) - before and time.monotonic() < until:
+        time.sleep(0.02)
+    assert descendants(os.getpid()) == before
+
+
 def test_default_workers_fit_the_machine() -> None:
-    """At least none, at most the cores."""
+    """At least one, at most the cores."""
     for device in ("cpu", "cuda"):
-        assert 0 <= default_workers(device) <= (os.cpu_count() or 1)
+        assert 1 <= default_workers(device) <= (os.cpu_count() or 1)
 
 
 def test_shards_feed_batches(catalog: object, pack: object, tmp_path: Path) -> None:
     """Packed photographs come through two workers, each beside its own row."""
-    from fashionbatch.pipeline.load import load
     from fashionbatch.shards.read import open_shards
 
     shards = open_shards(pack(catalog({"dress": 6, "hat": 6}))[0])  # type: ignore[operator]  # fixtures

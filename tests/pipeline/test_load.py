@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -250,3 +252,40 @@ def test_real_photographs(clothing: Path) -> None:
         for mode in CROP_MODES:
             assert apart(data, how(mode, 224, 256)).max() <= 2
             assert apart(data, how(mode, 64, 73)).mean() < 3
+
+
+#: in a process of its own, which has no memory left over from other images; prints the failures
+SCARCE = """
+import sys
+from pathlib import Path
+import numpy as np
+from fashionbatch.pipeline.pool import Limits, Pool
+from fashionbatch.specs import Preprocessing
+
+class Images:
+    def read(self, row):
+        return np.zeros(1 << 28, np.uint8) if row else Path(path).read_bytes()
+
+for path, side in zip(sys.argv[1::2], map(int, sys.argv[2::2])):
+    how, limits = Preprocessing(size=side, crop_mode="squash"), Limits(memory=40 << 20)
+    with Pool(Images(), how, batch_size=2, workers=1, limits=limits, ahead=1) as pool:
+        loaded = next(pool.batches([np.arange(2)]))
+    print(*(loaded.failures[place] for place in range(2)), sep="; ")
+"""
+
+
+def test_memory_runs_out_where_it_does(tmp_path: Path) -> None:
+    """The stage is that of the step: reading, decoding a large image, or enlarging a small one."""
+    arguments: list[str] = []
+    for kind, side in (("PNG", 8), ("JPEG", 3000)):
+        for size, fitted in (((6000, 6000), side), ((9, 7), 4096)):
+            path = tmp_path / f"{size[0]}.{kind}"
+            path.write_bytes(encode(Image.new("RGB", size, "white"), kind))
+            arguments += [str(path), str(fitted)]
+    done = subprocess.run(
+        [sys.executable, "-c", SCARCE, *arguments], capture_output=True, text=True, check=True
+    )
+    over = "took over 40 MiB of memory"
+    assert done.stdout.splitlines() == [
+        f"{stage}: {over}; read: {over}" for stage in ("decode", "transform") * 2
+    ]

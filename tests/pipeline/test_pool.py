@@ -364,11 +364,12 @@ def test_memory_limit_costs_one_image() -> None:
         MemoryError(),
         OSError(12, "Cannot allocate memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        OSError("out of memory error when reading image file"),
         ImageError("decode", "not enough memory"),
     ],
 )
 def test_all_that_says_memory(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """Python, the system, torch and our own decoder each say it in their way."""
+    """Python, the system, torch, Pillow and our own decoder each say it in their way."""
 
     def refuse(data: bytes, preprocessing: Preprocessing) -> np.ndarray:
         raise error

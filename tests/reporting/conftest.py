@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.select import Select
 
 from fashionbatch import api
 
@@ -78,3 +80,28 @@ def report(made: Made, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
     return api.report(
         made.predictions, model=made.run, output=output, heatmaps=6, device="cpu", seed=3
     )
+
+
+class Page:
+    """A report in a browser."""
+
+    def __init__(self, driver: webdriver.Chrome, path: str) -> None:
+        self.driver = driver
+        driver.get(Path(path).as_uri())
+        assert driver.execute_script("return document.documentElement.dataset.ready") == "yes"
+
+    def click(self, how: str) -> None:
+        element = self.driver.find_element(By.CSS_SELECTOR, how)
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        element.click()
+
+    def texts(self, how: str) -> list[str]:
+        return [e.text for e in self.driver.find_elements(By.CSS_SELECTOR, how)]
+
+    def choose(self, name: str, text: str) -> None:
+        Select(self.driver.find_element(By.ID, name)).select_by_visible_text(text)
+
+
+@pytest.fixture
+def shown(browser: webdriver.Chrome, report: dict[str, Any]) -> Page:
+    return Page(browser, report["output"])

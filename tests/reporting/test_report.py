@@ -9,17 +9,15 @@ from typing import Any
 
 import h5py
 import pytest
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.select import Select
 from typer.testing import CliRunner
 
 from fashionbatch import api
 from fashionbatch.cli.app import app
 from fashionbatch.errors import OutputExistsError, UsageError
 from fashionbatch.store.reader import open_predictions
-from tests.reporting.conftest import COLOURS, EVIL, Made
+from tests.reporting.conftest import COLOURS, EVIL, Made, Page
 from tests.reporting.test_page import parsed
 
 
@@ -156,31 +154,6 @@ def test_command(made: Made, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "49 items, 48 pictures, 0 heat maps" in result.output
     assert output.is_file()
-
-
-class Page:
-    """A report in a browser."""
-
-    def __init__(self, driver: webdriver.Chrome, path: str) -> None:
-        self.driver = driver
-        driver.get(Path(path).as_uri())
-        assert driver.execute_script("return document.documentElement.dataset.ready") == "yes"
-
-    def click(self, how: str) -> None:
-        element = self.driver.find_element(By.CSS_SELECTOR, how)
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-        element.click()
-
-    def texts(self, how: str) -> list[str]:
-        return [e.text for e in self.driver.find_elements(By.CSS_SELECTOR, how)]
-
-    def choose(self, name: str, text: str) -> None:
-        Select(self.driver.find_element(By.ID, name)).select_by_visible_text(text)
-
-
-@pytest.fixture
-def shown(browser: webdriver.Chrome, report: dict[str, Any]) -> Page:
-    return Page(browser, report["output"])
 
 
 def test_fault_46_names_are_text_in_a_browser(shown: Page) -> None:

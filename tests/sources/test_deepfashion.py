@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pickle
 import re
-import tracemalloc
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from fashionbatch.errors import SourceError, UnknownNameError, UsageError
-from fashionbatch.sources import deepfashion_files
 from fashionbatch.sources.base import Attribute, Failure, Item
 from fashionbatch.sources.deepfashion import DeepFashionSource, is_deepfashion
-from fashionbatch.sources.deepfashion_files import read_attributes, read_categories, read_values
+from fashionbatch.sources.deepfashion_files import read_categories, read_values
+from tests.sources.deepfashion_items import edit, expected, items, replaced
 from tests.sources.deepfashion_tree import (
     CATEGORIES,
     LANDMARKS,
@@ -30,10 +24,8 @@ from tests.sources.deepfashion_tree import (
     images,
     remove,
     write_tree,
-    write_values,
 )
 
-TYPE_NAMES = {1: "upper", 2: "lower", 3: "full"}
 LISTS = (
     "Anno/list_category_cloth.txt",
     "Anno/list_category_img.txt",
@@ -45,52 +37,11 @@ LISTS = (
 )
 
 
-def items(root: Path, annotations: str = "auto") -> list[Item]:
-    found = list(DeepFashionSource(root, annotations=annotations).items())
-    assert all(isinstance(item, Item) for item in found)
-    return [item for item in found if isinstance(item, Item)]
-
-
-def edit(path: Path, change: Callable[[list[bytes]], object], *, stated: bool = False) -> None:
-    """Changes a file's lines in place; with ``stated`` the first line says their number again."""
-    lines = path.read_bytes().splitlines()
-    change(lines)
-    if stated:
-        lines[0] = b"%d" % (len(lines) - 2)
-    path.write_bytes(b"\n".join(lines) + b"\n")
-
-
-def replaced(path: Path, line: int, old: bytes, new: bytes) -> None:
-    def change(lines: list[bytes]) -> None:
-        text, count = re.subn(old, new, lines[line - 1], count=1)
-        assert count == 1
-        lines[line - 1] = text
-
-    edit(path, change)
-
-
 @pytest.fixture
 def few(tmp_path: Path, photo: Photo) -> tuple[Path, list[Image]]:
     """A tree of one image per category in use and 40 attributes."""
     shown = images(1, width=40)
     return tmp_path, write_tree(tmp_path, photo=photo, shown=shown)
-
-
-def expected(image: Image, root: Path, line: int) -> Item:
-    product = image.name.split("/")[1]
-    return Item(
-        name=image.name,
-        path=root / image.name,
-        label=CATEGORIES[image.label - 1],
-        split=image.split,
-        group=f"img/{product}",
-        positive=tuple(i for i, v in enumerate(image.values) if v == 1),
-        unknown=tuple(i for i, v in enumerate(image.values) if v == 0),
-        box=image.box,
-        landmarks=image.landmarks,
-        metadata={"product": product, "clothes_type": TYPE_NAMES[image.type]},
-        line=line,
-    )
 
 
 @pytest.mark.parametrize("fixed_width", [True, False])
@@ -391,239 +342,3 @@ def test_choice_of_the_set(tmp_path: Path, photo: Photo) -> None:
         DeepFashionSource(tmp_path / "fine", annotations="fime")
     with pytest.raises(UsageError, match="not a folder"):
         DeepFashionSource(tmp_path / "nowhere")
-
-
-@pytest.fixture
-def fine(tmp_path: Path, photo: Photo) -> tuple[Path, list[Image]]:
-    """A tree of the fine set alone; its images in the order of their splits."""
-    shown = write_tree(tmp_path, photo=photo, shown=images(1, width=40), fine=True, coarse=False)
-    return tmp_path, sorted(shown, key=lambda i: ("train", "val", "test").index(i.split))
-
-
-def test_fine_set(fine: tuple[Path, list[Image]]) -> None:
-    """Aligned by line and without headers; 0 is negative there; absent landmarks are cut off."""
-    root, shown = fine
-    lines = Counter[str]()
-    for item, image in zip(items(root), shown, strict=True):
-        lines[image.split] += 1
-        points = [(int(not x and not y) * 2, x, y) for _, x, y in image.landmarks]
-        full = expected(image, root, lines[image.split])
-        assert item == dataclasses.replace(
-            full,
-            positive=tuple(i for i in full.positive if i < 26),
-            unknown=(),
-            landmarks=(*points, *[(2, 0, 0)] * (8 - len(points))),
-            metadata={"product": full.metadata["product"]},
-        )
-    assert sum(len(i.positive) for i in items(root)) > 0
-
-
-def test_fine_types(fine: tuple[Path, list[Image]]) -> None:
-    """Classes have their types; attributes those of the fine set's six groups, or of the five."""
-    source = DeepFashionSource(fine[0])
-    assert Counter(source.class_types.values()) == {"upper": 20, "lower": 16, "full": 14}
-    types = {a.name: a.type for a in source.attributes}
-    assert (types["lattice"], types["sleeveless"], types["denim"], types["loose"]) == (
-        ("texture", "sleeve", "fabric", "fit")
-    )
-    file = fine[0] / "Anno_fine/list_attr_cloth.txt"
-    file.write_text("2\nattribute_name attribute_type\nfloral  1\ndenim  2\n")
-    assert [a.type for a in read_attributes(file, fine=True)] == ["texture", "fabric"]
-
-
-def test_fine_categories_come_from_the_coarse_set(
-    fine: tuple[Path, list[Image]], photo: Photo
-) -> None:
-    """Where the fine folder does not name them."""
-    root, _ = fine
-    before = items(root)
-    remove(root, "Anno_fine/list_category_cloth.txt")
-    with pytest.raises(SourceError, match=r"Anno_fine/list_category_cloth.txt is missing"):
-        items(root)
-    write_tree(root, photo=photo, shown=images(1, width=40), anno="Anno_coarse")
-    assert items(root, "fine") == before
-
-
-def test_fine_landmarks_with_visibility(fine: tuple[Path, list[Image]]) -> None:
-    """Triples, as many as the clothes type has, are taken as they are."""
-    root, shown = fine
-    for split in ("train", "val", "test"):
-        rows = [i.landmarks for i in shown if i.split == split]
-        text = "\n".join(" ".join(f"{v} {x} {y}" for v, x, y in row) for row in rows)
-        (root / f"Anno_fine/{split}_landmarks.txt").write_text(text)
-    assert [i.landmarks for i in items(root)] == [i.landmarks for i in shown]
-
-
-@pytest.mark.parametrize("what", ["cate", "attr", "bbox", "landmarks"])
-@pytest.mark.parametrize("change", ["shorter", "longer"])
-def test_fine_files_of_different_length(
-    fine: tuple[Path, list[Image]], what: str, change: str
-) -> None:
-    """A lost line would give every image after it another one's annotations."""
-    path = fine[0] / f"Anno_fine/val_{what}.txt"
-    edit(path, lambda lines: lines.pop(3) if change == "shorter" else lines.append(lines[3]))
-    with pytest.raises(SourceError, match=rf"val_{what}.txt has \d+ rows and .*/val.txt \d+"):
-        items(fine[0])
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new", "message"),
-    [
-        ("train_cate.txt", rb"\d+", b"51", "51 is not between 1 and 50"),
-        ("train_cate.txt", rb"\d+", b"1 2", "has 2 fields instead of 1"),
-        ("val_attr.txt", rb"0", b"-1", "'-1' is not 0 or 1"),
-        ("val_attr.txt", rb"0", b"", "has 25 fields instead of 26"),
-        ("val_attr.txt", rb"0", b"0 0", "has 27 fields instead of 26"),
-        ("test_bbox.txt", rb"\d+ *$", b"", "has 3 fields instead of 4"),
-        ("test_landmarks.txt", rb"\d+ *$", b"", "has 15 numbers instead of 16"),
-        ("test_landmarks.txt", rb"\d+ *$", b"x", "'x' is not a whole number"),
-    ],
-)
-def test_fine_row_that_breaks_the_format(
-    fine: tuple[Path, list[Image]], file: str, old: bytes, new: bytes, message: str
-) -> None:
-    """The error names file and line."""
-    replaced(fine[0] / "Anno_fine" / file, 4, old, new)
-    with pytest.raises(SourceError, match=f"{file}, line 4: .*{message}"):
-        items(fine[0])
-
-
-def test_fine_files_that_may_be_missing(fine: tuple[Path, list[Image]]) -> None:
-    """Attributes of one split alone leave those of the others unknown; categories must be there."""
-    root, shown = fine
-    for name in ("train_bbox", "train_landmarks", "train_attr"):
-        remove(root, f"Anno_fine/{name}.txt")
-    for item, image in zip(items(root), shown, strict=True):
-        known = image.split != "train"
-        assert (item.box is not None, bool(item.landmarks)) == (known, known)
-        assert item.unknown == (() if known else tuple(range(26)))
-    remove(root, "Anno_fine/list_attr_cloth.txt")
-    with pytest.raises(SourceError, match="list_attr_cloth.txt is missing"):
-        items(root)
-    remove(root, "Anno_fine/val_attr.txt", "Anno_fine/test_attr.txt")
-    assert {i.unknown for i in items(root)} == {()}
-    remove(root, "Anno_fine/val_cate.txt")
-    with pytest.raises(SourceError, match="val_cate.txt cannot be read"):
-        items(root)
-
-
-def parsed(path: Path, width: int, *, listed: bool) -> list[tuple[int, bytes, list[int]]]:
-    found = []
-    for line, name, (positive, unknown) in read_values(path, width, listed=listed):
-        values = -np.ones(width, int)
-        values[np.unpackbits(positive, count=width) == 1] = 1
-        values[np.unpackbits(unknown, count=width) == 1] = 0
-        found.append((line, name, values.tolist()))
-    return found
-
-
-def plainly(data: bytes, width: int) -> list[tuple[int, bytes, list[int]]] | None:
-    """What ``list_attr_img.txt`` says, row by row and slowly; ``None`` where it is broken."""
-    lines = data.split(b"\n")
-    if not lines[0].strip().isdigit():
-        return None
-    found = []
-    for number, line in enumerate(lines[2:], start=3):
-        fields = re.findall(rb"[^\x00-\x20]+", line)
-        if not fields:
-            continue
-        name, values = fields[:-width], fields[-width:]
-        if not name or not set(values) <= {b"-1", b"0", b"1"}:
-            return None
-        if len(name) > 1 and b"." not in name[-1]:
-            return None
-        end = re.search(rb"([\x00-\x20]+[^\x00-\x20]+){%d}[\x00-\x20]*$" % width, line)
-        assert end is not None
-        text = line[: end.start()].lstrip(bytes(range(33)))
-        found.append((number, text, [int(v) for v in values]))
-    return found if len(found) == int(lines[0]) else None
-
-
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("values") / "list_attr_img.txt"
-
-
-def check_against_plain(path: Path, data: bytes, width: int, block: int) -> None:
-    path.write_bytes(data)
-    want = plainly(data, width)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deepfashion_files, "_BLOCK", block)
-        if want is None:
-            with pytest.raises(SourceError):
-                parsed(path, width, listed=True)
-        else:
-            assert parsed(path, width, listed=True) == want
-
-
-GAPS = st.sampled_from([b" ", b"  ", b"   ", b"\t", b"  \t "])
-ROWS = st.lists(
-    st.tuples(
-        st.sampled_from([b"img/a/1.jpg", b"img/-1/0.jpg", b"x", b"a b.jpg", b"\xe9 1.jpg"]),
-        st.lists(st.sampled_from([b"-1", b"0", b"1"]), min_size=5, max_size=5),
-        GAPS,
-        st.sampled_from([b"", b" ", b"   ", b"\r"]),
-    ),
-    max_size=9,
-)
-
-
-@given(ROWS, st.integers(1, 200), st.booleans())
-def test_any_padding_gives_the_same_values(
-    scratch: Path,
-    rows: list[tuple[bytes, list[bytes], bytes, bytes]],
-    block: int,
-    closed: bool,
-) -> None:
-    """Fixed and variable width, other blanks, blocks that end anywhere, no last line break."""
-    lines = [gap.join([name, *values]) + end for name, values, gap, end in rows]
-    data = b"\n".join([b"%d" % len(rows), b"image_name  attribute_labels", *lines])
-    check_against_plain(scratch, data + b"\n" * closed, 5, block)
-    got = parsed(scratch, 5, listed=True)
-    assert [(name, [b"%d" % v for v in values]) for _, name, values in got] == [
-        (name, values) for name, values, _, _ in rows
-    ]
-
-
-PIECES = st.lists(
-    st.sampled_from([b"-1", b"0", b"1", b" ", b"  ", b"\n", b"a.jpg", b"-", b"2", b"\r\n", b"\0"]),
-    max_size=40,
-).map(b"".join)
-
-
-@given(st.integers(0, 3), PIECES, st.integers(1, 50))
-@example(1, b"a.jpg 1 0", 50)
-@example(1, b"a.jpg 1 -", 50)
-@example(1, b"a.jpg 1 0 -1\n", 50)
-@example(1, b"\n\na.jpg 1 -1\n\n", 3)
-def test_damaged_values_are_refused_or_read_alike(
-    scratch: Path, stated: int, body: bytes, block: int
-) -> None:
-    """Whatever the bytes, the parser in blocks agrees with one that reads row by row."""
-    check_against_plain(scratch, b"%d\nimage_name labels\n" % stated + body, 2, block)
-
-
-def test_values_of_many_blocks(tmp_path: Path) -> None:
-    """Rows that lie across the ends of real blocks keep their line, name and values."""
-    random = np.random.default_rng(0)
-    rows = [(f"img/p/{i}.jpg", random.integers(-1, 2, 1000).tolist()) for i in range(1500)]
-    path = tmp_path / "list_attr_img.txt"
-    write_values(path, rows, fixed=True)
-    assert path.stat().st_size > 2 * deepfashion_files._BLOCK
-    assert parsed(path, 1000, listed=True) == [
-        (line, name.encode(), values) for line, (name, values) in enumerate(rows, start=3)
-    ]
-
-
-def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
-    """A file is read in blocks: 600 MB of text must not become several GB of positions."""
-    path = tmp_path / "list_attr_img.txt"
-    row = " -1" * 1000
-    path.write_text("6000\nimage_name\n" + "".join(f"img/{i}.jpg{row}\n" for i in range(6000)))
-    tracemalloc.start()
-    try:
-        assert sum(1 for _ in read_values(path, 1000, listed=True)) == 6000
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 6 * path.stat().st_size

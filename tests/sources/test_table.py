@@ -1,16 +1,13 @@
-"""Tables of photographs: columns, dialects, encodings, paths, and rows that cannot be used."""
+"""Tables of photographs: columns, dialects, encodings, and rows that cannot be used."""
 
 from __future__ import annotations
 
 import csv
-import datetime
-import decimal
 import io
 import json
 import os
 import pickle
 import re
-import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -26,40 +23,9 @@ from fashionbatch.sources.base import from_text, to_text
 from fashionbatch.sources.folder import FolderSource
 from fashionbatch.sources.rows import DELIMITERS
 from fashionbatch.sources.table import USUAL, TableSource, is_table
+from tests.sources.tables import failures, items, message, table
 
-Photo = Callable[..., bytes]
 Catalog = Callable[..., Path]
-
-
-def table(folder: Path, content: bytes | str, name: str = "table.csv") -> Path:
-    path = folder / name
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def items(path: Path, **options: Any) -> list[Item]:
-    """The items of a table without failures."""
-    found = list(TableSource(path, **options).items())
-    assert [f for f in found if isinstance(f, Failure)] == []
-    return [i for i in found if isinstance(i, Item)]
-
-
-def failures(path: Path, **options: Any) -> list[tuple[int | None, str]]:
-    """Line and reason of each."""
-    found = [f for f in TableSource(path, **options).items() if isinstance(f, Failure)]
-    assert {f.stage for f in found} <= {"source"}
-    return [(f.line, f.reason) for f in found]
-
-
-def message(kind: type[FashionbatchError], path: Path, **options: Any) -> str:
-    """What the error says that ends the reading; one line."""
-    with pytest.raises(kind) as caught:
-        list(TableSource(path, **options).items())
-    assert type(caught.value) is kind
-    said = str(caught.value)
-    said.encode("utf-8")
-    assert len(said.splitlines()) == 1
-    return said
 
 
 def test_a_table_becomes_items(tmp_path: Path) -> None:
@@ -485,103 +451,6 @@ def test_any_bytes_give_items_failures_or_one_line(
             assert ".." not in from_text(item.name).split("/")
 
 
-# paths
-
-
-@pytest.mark.parametrize(
-    ("written", "name"),
-    [
-        ("./a.jpg", "a.jpg"),
-        ("a//b/./c.jpg", "a/b/c.jpg"),
-        ("a/../b.jpg", "b.jpg"),
-        ("a..b/..c.jpg", "a..b/..c.jpg"),
-        ("{root}/a/b.jpg", "a/b.jpg"),
-        ("/{root}/a.jpg", "a.jpg"),
-        ("//{root}/a.jpg", "a.jpg"),
-        (r"a\b.jpg", r"a\\b.jpg"),
-        (" a.jpg ", " a.jpg "),
-    ],
-)
-def test_paths_below_the_root(tmp_path: Path, written: str, name: str) -> None:
-    """Two ways to write a path are one name; a backslash is a character like others."""
-    root = tmp_path / "images"
-    root.mkdir()
-    path = table(tmp_path, "image\n" + written.format(root=root) + "\n")
-    assert [(i.name, i.path) for i in items(path, root=root)] == [
-        (name, f"{root}/{from_text(name)}")
-    ]
-
-
-@pytest.mark.parametrize(
-    "written", ["..", "../a.jpg", "a/../../b.jpg", "/etc/passwd", "{root}", "{root}x/a.jpg", "//a"]
-)
-def test_paths_out_of_the_root_are_refused(tmp_path: Path, written: str) -> None:
-    """Fault 17: nothing outside is read; line, path and option are named."""
-    root = tmp_path / "images"
-    root.mkdir()
-    written = written.format(root=root)
-    path = table(tmp_path, f"image\n\na.jpg\n{written}\n")
-    said = message(SourceError, path, root=root)
-    assert all(part in said for part in (f"line 4: {written!r}", str(root), "--root"))
-
-
-def test_the_root_as_text_and_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the command line gives it; absolute paths are compared with where it is."""
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images/a.jpg").write_bytes(b"a")
-    monkeypatch.chdir(tmp_path)
-    source = TableSource(
-        table(tmp_path, f"image\n{tmp_path}/images/a.jpg\n"), root="images/../images"
-    )
-    (item,) = source.items()
-    assert isinstance(item, Item)
-    assert (item.name, source.read(item)) == ("a.jpg", b"a")
-
-
-@pytest.mark.parametrize("extension", ["", ".jpg", ".jpeg", ".png", ".webp", ".JPG", ".WEBP"])
-def test_the_extension_may_be_missing(tmp_path: Path, photo: Photo, extension: str) -> None:
-    """Tried when the path as written is no file."""
-    (tmp_path / f"1163.2{extension}").write_bytes(photo())
-    source = TableSource(table(tmp_path, "id,label\n1163.2,hat\n"), image_column="id")
-    (item,) = source.items()
-    assert isinstance(item, Item)
-    assert (item.name, source.read(item)) == ("1163.2", photo())
-
-
-def test_the_path_as_written_goes_first(tmp_path: Path) -> None:
-    """Also when another has the extension."""
-    (tmp_path / "a").write_bytes(b"as written")
-    (tmp_path / "a.jpg").write_bytes(b"another")
-    source = TableSource(table(tmp_path, "image\na\n"))
-    (item,) = source.items()
-    assert isinstance(item, Item)
-    assert source.read(item) == b"as written"
-
-
-@pytest.mark.parametrize("name", ["none", "n" * 253])
-def test_a_missing_file_is_missed_as_written(tmp_path: Path, name: str) -> None:
-    """The error names the path of the table, not one that was tried; no name is too long."""
-    source = TableSource(table(tmp_path, f"image\n{name}\n"))
-    (item,) = source.items()
-    assert isinstance(item, Item)
-    with pytest.raises(FileNotFoundError) as caught:
-        source.read(item)
-    assert caught.value.filename == f"{tmp_path}/{name}"
-
-
-def test_a_file_that_cannot_be_read_is_not_taken_for_missing(tmp_path: Path) -> None:
-    """A named pipe, and a loop of links behind a missing extension."""
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "pipe.jpg").write_bytes(b"another")
-    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
-    (tmp_path / "loop.png").write_bytes(b"another")
-    source = TableSource(table(tmp_path, "image\npipe\nloop\n"))
-    for item in source.items():
-        assert isinstance(item, Item)
-        with pytest.raises(OSError, match=r"regular|symbolic links"):
-            source.read(item)
-
-
 # streaming
 
 
@@ -628,131 +497,6 @@ def test_a_source_travels_small(tmp_path: Path) -> None:
     travelled = pickle.dumps(source)
     assert len(travelled) < 2_000
     assert pickle.loads(travelled).read(item) == b"x"
-
-
-# Parquet
-
-
-@pytest.fixture
-def parquet(tmp_path: Path) -> Callable[..., Path]:
-    """``parquet({"image": [...], ...})`` → a file of these columns; skips without pyarrow."""
-    arrow = pytest.importorskip("pyarrow")
-    writer = pytest.importorskip("pyarrow.parquet")
-
-    def make(columns: dict[str, Any], **options: Any) -> Path:
-        path = tmp_path / "table.parquet"
-        arrays = [arrow.array(c) if isinstance(c, list) else c for c in columns.values()]
-        made = arrow.Table.from_arrays(arrays, names=list(columns))
-        writer.write_table(made, path, **options)
-        return path
-
-    return make
-
-
-def test_parquet_gives_what_csv_gives(tmp_path: Path, parquet: Callable[..., Path]) -> None:
-    """The same text: the same items."""
-    columns = {
-        "image": ["a/1.jpg", "./größe.jpg", "c\\d.jpg"],
-        "label": [" hat ", "", "jeans"],
-        "split": ["train", "Valid", ""],
-        "note": ['"', "a\nb", "é\\"],
-    }
-    path = tmp_path / "table.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([columns.keys(), *zip(*columns.values(), strict=True)])
-    found = items(parquet(columns))
-    assert [i.line for i in found] == [2, 3, 4]
-    from_csv = [(i.name, i.path, i.label, i.split, i.metadata) for i in items(path)]
-    assert [(i.name, i.path, i.label, i.split, i.metadata) for i in found] == from_csv
-
-
-def test_parquet_values_are_json(parquet: Callable[..., Path]) -> None:
-    """Numbers, dates, bytes, nested values; nothing and NaN are null."""
-    import pyarrow as arrow
-
-    day = datetime.date(2024, 2, 29)
-    moment = datetime.datetime(2024, 2, 29, 12, 30, tzinfo=datetime.UTC)
-    values: dict[str, tuple[Any, Any]] = {
-        "int": ([7], 7),
-        "big": (arrow.array([2**64 - 1], arrow.uint64()), 2**64 - 1),
-        "bool": ([True], True),
-        "float": ([0.5], 0.5),
-        "half": (arrow.array([0.5], arrow.float16()), 0.5),
-        "nan": ([float("nan")], None),
-        "inf": ([float("-inf")], None),
-        "none": (arrow.array([None], arrow.string()), None),
-        "date": ([day], "2024-02-29"),
-        "time": ([datetime.time(1, 2, 3)], "01:02:03"),
-        "moment": ([moment], "2024-02-29T12:30:00+00:00"),
-        "nano": (arrow.array([1_234_567_891], arrow.timestamp("ns")), "1970-01-01T00:00:01.234567"),
-        "nano time": (arrow.array([1_234_567_891], arrow.time64("ns")), "00:00:01.234567"),
-        "nano long": (arrow.array([1_234_567_891], arrow.duration("ns")), "0:00:01.234567"),
-        "exact": ([decimal.Decimal("9.90")], "9.90"),
-        "bytes": ([b"caf\xe9"], "caf\\xe9"),
-        "word": (arrow.array(["a\\"]).dictionary_encode(), "a\\\\"),
-        "list": ([[1.5, float("inf"), None]], [1.5, None, None]),
-        "struct": ([{"x\\": "a\\", "y": [day]}], {"x\\\\": "a\\\\", "y": ["2024-02-29"]}),
-        "map": (
-            arrow.array([[("k", b"\xff")]], arrow.map_(arrow.string(), arrow.binary())),
-            [["k", "\\xff"]],
-        ),
-    }
-    path = parquet({"image": ["a.jpg"], **{name: made for name, (made, _) in values.items()}})
-    (item,) = items(path)
-    assert item.metadata == {name: expected for name, (_, expected) in values.items()}
-    json.dumps(dict(item.metadata), allow_nan=False).encode("utf-8")
-
-
-def test_parquet_columns_of_other_kinds_than_text(parquet: Callable[..., Path]) -> None:
-    """Numbers are text where text is meant, nothing is empty, bytes are names of files."""
-    path = parquet({"image": [17, None], "label": [3, None], "split": [None, "train"]})
-    item, failure = TableSource(path).items()
-    assert isinstance(item, Item) and isinstance(failure, Failure)
-    assert (item.name, item.label, item.split, failure.line) == ("17", "3", None, 3)
-    (item,) = items(parquet({"image": [b"caf\xe9.jpg"], "label": [float("nan")]}))
-    assert (os.fsencode(from_text(item.name)), item.label) == (b"caf\xe9.jpg", None)
-
-
-def test_parquet_of_images_instead_of_paths_is_refused(parquet: Callable[..., Path]) -> None:
-    """A structure of bytes and path, as data sets on the hubs have it."""
-    path = parquet({"image": [{"bytes": b"x", "path": "a.jpg"}], "label": [3]})
-    assert "'image'" in message(UsageError, path)
-
-
-def test_parquet_is_streamed_over_row_groups(parquet: Callable[..., Path]) -> None:
-    """Lines go on from one batch and one row group to the next."""
-    count = 10_000
-    path = parquet({"image": [f"{i}.jpg" for i in range(count)]}, row_group_size=6_000)
-    found = TableSource(path).items()
-    assert all(
-        isinstance(i, Item) and (i.name, i.line) == (f"{n}.jpg", n + 2)
-        for n, i in zip(range(count), found, strict=True)
-    )
-
-
-def test_parquet_faults(tmp_path: Path, parquet: Callable[..., Path]) -> None:
-    """No rows, two columns of one name, no image, a file that is none, or only its end."""
-    assert "no rows" in message(SourceError, parquet({"image": []}))
-    assert "--image-column" in message(UsageError, parquet({"x": ["a"]}))
-    whole = parquet({"image": [f"{i}.jpg" for i in range(99)]}, compression="none").read_bytes()
-    for damaged in (b"", b"image\na.jpg\n", whole[:-20], whole[:4] + b"\xff" * 99 + whole[103:]):
-        said = message(SourceError, table(tmp_path, damaged, "table.parquet"))
-        assert "table.parquet" in said
-    import pyarrow as arrow
-    import pyarrow.parquet as writer
-
-    two = arrow.Table.from_arrays([arrow.array(["a"])] * 2, names=["image", "image"])
-    writer.write_table(two, tmp_path / "two.parquet")
-    assert "'image'" in message(SourceError, tmp_path / "two.parquet")
-
-
-def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line says what to install; CSV needs nothing."""
-    for module in ("pyarrow", "pyarrow.parquet"):
-        monkeypatch.setitem(sys.modules, module, None)
-    said = message(UsageError, table(tmp_path, b"PAR1", "table.parquet"))
-    assert "pip install 'fashionbatch[parquet]'" in said
-    assert len(items(table(tmp_path, "image\na.jpg\n"))) == 1
 
 
 def test_the_same_order_each_time(tmp_path: Path) -> None:

@@ -9,65 +9,21 @@ import io
 import json
 import lzma
 import os
-import re
 import tarfile
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import webdataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fashionbatch.errors import ShardError
 from fashionbatch.sources.base import from_text
-from fashionbatch.sources.tar import Scan, scan
+from fashionbatch.sources.tar import scan
+from tests.sources.tars import Members, failures, keys, make_tar, refused, with_checksum
 
 Photo = Callable[..., bytes]
-Members = list[tuple[str, bytes]]
-
-
-def make_tar(path: Path, members: Members, **options: object) -> Path:
-    with tarfile.open(path, "w", **options) as tar:  # type: ignore[call-overload]
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def keys(found: Scan) -> list[str]:
-    return [s.key for s in found.samples]
-
-
-def failures(found: Scan) -> dict[str, str]:
-    assert {f.stage for f in found.failures} <= {"shard"}
-    return {f.name: f.reason for f in found.failures}
-
-
-def refused(path: Path, match: str) -> None:
-    """One line that names the file; the folder's name, which holds the test's, is no match."""
-    with pytest.raises(ShardError) as caught:
-        scan(path)
-    text = str(caught.value)
-    assert path.name in text and "\n" not in text
-    assert re.search(match, text.replace(str(path.parent), "")), text
-
-
-@pytest.fixture
-def foreign(tmp_path: Path, photo: Photo) -> Path:
-    """Four samples written by webdataset."""
-    path = tmp_path / "foreign" / "part-000000.tar"
-    path.parent.mkdir()
-    with webdataset.ShardWriter(
-        str(path.parent / "part-%06d.tar"), maxcount=100, mtime=0, verbose=0
-    ) as sink:
-        for number in range(4):
-            image = photo(number, (8, 8), kind="PNG")
-            about = {"n": number, "label": "hat"}
-            sink.write({"__key__": f"item{number}", "png": image, "json": about, "cls": number})
-    return path
 
 
 def test_webdatasets_own_shards_are_read(foreign: Path, photo: Photo) -> None:
@@ -121,129 +77,6 @@ def test_order_of_members_does_not_matter(tmp_path: Path, photo: Photo) -> None:
         ("a", "1", {"x": 1}),
         ("b", None, {}),
     ]
-
-
-def test_truncation_at_every_block_is_refused(foreign: Path) -> None:
-    """Fault 5: cut at any 512 boundary, tarfile alone would read a shorter tar."""
-    whole = foreign.read_bytes()
-    end = len(whole.rstrip(b"\0")) // 512 * 512 + 512
-    for cut in range(0, end + 1024, 512):
-        foreign.write_bytes(whole[:cut])
-        refused(foreign, "again")
-    foreign.write_bytes(whole[: end + 1024])
-    assert len(scan(foreign).samples) == 4
-
-
-def test_truncation_within_a_payload_is_refused(foreign: Path) -> None:
-    """Fault 6: the member that is cut is not passed over."""
-    whole = foreign.read_bytes()
-    for sample in scan(foreign).samples:
-        foreign.write_bytes(whole[: sample.offset + sample.size // 2])
-        refused(foreign, f"ends within '{sample.name}'")
-        foreign.write_bytes(whole)
-
-
-def test_header_bit_flip_is_refused(foreign: Path) -> None:
-    """Fault 7: a flipped bit in any member's header is named, never a shorter tar."""
-    whole = foreign.read_bytes()
-    for sample in scan(foreign).samples:
-        for position, bit in ((0, 0), (5, 3), (100, 1), (130, 2), (156, 0), (300, 7), (510, 4)):
-            data = bytearray(whole)
-            data[sample.offset - 512 + position] ^= 1 << bit
-            foreign.write_bytes(data)
-            refused(foreign, "damaged|not a tar")
-
-
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_damage_is_refused_or_loses_nothing(foreign: Path, data: st.DataObject) -> None:
-    """Faults 5-7: after a flip or a cut anywhere there is an error, or still every image."""
-    whole = foreign.with_suffix(".whole")
-    if not whole.exists():
-        whole.write_bytes(foreign.read_bytes())
-    content = bytearray(whole.read_bytes())
-    if data.draw(st.booleans(), label="cut"):
-        del content[data.draw(st.integers(0, len(content)), label="at") :]
-    else:
-        position = data.draw(st.integers(0, len(content) - 1), label="position")
-        content[position] ^= data.draw(st.integers(1, 255), label="mask")
-    foreign.write_bytes(content)
-    try:
-        found = scan(foreign)
-    except ShardError:
-        return
-    assert keys(found) == [f"item{n}" for n in range(4)]
-
-
-def _with_checksum(block: bytearray) -> bytes:
-    block[148:156] = b" " * 8
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
-
-
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(st.data())
-def test_hostile_headers_end_in_an_answer(tmp_path: Path, data: st.DataObject) -> None:
-    """Whatever a header with a sound checksum says, there is a result or a ShardError."""
-    content = b""
-    for _ in range(data.draw(st.integers(1, 3))):
-        block = bytearray(tarfile.TarInfo("a.jpg").tobuf(tarfile.GNU_FORMAT))
-        block[156] = data.draw(st.sampled_from(b"0\0LKxgXS1257VMD"), label="type")
-        size = data.draw(
-            st.one_of(st.integers(0, 2048), st.sampled_from([-1, -512, -(1 << 60), 1 << 40])),
-            label="size",
-        )
-        if 0 <= size < 8**11:
-            block[124:136] = b"%011o\0" % size
-        else:
-            block[124:136] = (b"\xff" if size < 0 else b"\x80") + size.to_bytes(
-                11, "big", signed=True
-            )
-        block[345:500] = data.draw(st.binary(max_size=155)).ljust(155, b"\0")
-        block[482] = data.draw(st.integers(0, 1), label="more of a sparse map")
-        payload = data.draw(
-            st.one_of(
-                st.binary(max_size=64),
-                st.sampled_from([
-                    b"30 path=" + b"z" * 20 + b".jpg\n",
-                    b"12 size=-512\n",
-                    b"20 size=99999999999\n",
-                    b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n",
-                    b"25 GNU.sparse.map=1,a,3\n",
-                    b"11 path=a\0b\n",
-                    b"21 hdrcharset=BINARY\n19 path=caf\xe9.jpg\n",
-                ]),
-            ),
-            label="payload",
-        )  # fmt: skip
-        content += _with_checksum(block) + payload.ljust(-(-len(payload) // 512) * 512, b"\0")
-    path = tmp_path / "x.tar"
-    path.write_bytes(content + bytes(1024))
-    try:
-        found = scan(path)
-    except ShardError as error:
-        str(error).encode()
-        return
-    for text in (*failures(found), *(s.name for s in found.samples)):
-        text.encode()
-        assert "\0" not in text
-
-
-def test_hole_of_zeros_is_refused(foreign: Path) -> None:
-    """Fault 9: 1 KiB of zeros over headers looks like the end of the tar, but is not."""
-    whole = bytearray(foreign.read_bytes())
-    start = scan(foreign).samples[2].offset - 512
-    whole[start : start + 1024] = bytes(1024)
-    foreign.write_bytes(whole)
-    refused(foreign, "no header, and not the end")
-
-
-def test_two_tars_in_one_file_are_refused(foreign: Path) -> None:
-    """Fault 9: what stands behind the end of a tar would be lost without a word."""
-    foreign.write_bytes(foreign.read_bytes() * 2)
-    refused(foreign, "not the end")
 
 
 @pytest.mark.parametrize(
@@ -426,7 +259,7 @@ def test_v7_tar_is_read(tmp_path: Path, photo: Photo) -> None:
         for start, end, number in ((100, 108, 0o644), (108, 116, 0), (116, 124, 0),
                                    (124, 136, len(data)), (136, 148, 0)):  # fmt: skip
             block[start:end] = b"%0*o " % (end - start - 1, number)
-        content += _with_checksum(block) + data + bytes(-len(data) % 512)
+        content += with_checksum(block) + data + bytes(-len(data) % 512)
     path = tmp_path / "x.tar"
     path.write_bytes(content + bytes(1024))
     assert keys(scan(path)) == ["d/a"] and not scan(path).failures
@@ -471,53 +304,9 @@ def test_sparse_member_is_recorded(tmp_path: Path, photo: Photo) -> None:
     block[386:410] = b"%011o\0%011o\0" % (4096, 512)
     block[483:495] = b"%011o\0" % (1 << 30)
     path = make_tar(tmp_path / "x.tar", [("b.jpg", photo())])
-    path.write_bytes(_with_checksum(block) + b"x" * 512 + path.read_bytes())
+    path.write_bytes(with_checksum(block) + b"x" * 512 + path.read_bytes())
     found = scan(path)
     assert keys(found) == ["b"] and "sparse" in failures(found)["a.jpg"]
-
-
-@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_size_beyond_the_file_is_refused_without_memory(tmp_path: Path, kind: bytes) -> None:
-    """Fault 20: an image, or a header of headers, that declares 1 TiB costs no memory."""
-    info = tarfile.TarInfo("a.jpg")
-    info.size, info.type = 1 << 40, kind
-    path = tmp_path / "x.tar"
-    path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + b"x" * 2048)
-    tracemalloc.start()
-    try:
-        refused(path, "ends within|header")
-        assert tracemalloc.get_traced_memory()[1] < 1 << 22
-    finally:
-        tracemalloc.stop()
-
-
-def test_negative_size_does_not_go_round_in_circles(tmp_path: Path) -> None:
-    """tarfile alone would read the same header for ever (CVE-2025-8194)."""
-    block = bytearray(tarfile.TarInfo("a.bin").tobuf(tarfile.GNU_FORMAT))
-    block[156:157] = b"V"
-    for size in (-512, -1024, -(1 << 70)):
-        block[124:136] = b"\xff" + size.to_bytes(11, "big", signed=True)
-        path = tmp_path / "x.tar"
-        path.write_bytes(_with_checksum(block) + bytes(2048))
-        refused(path, "header|read")
-
-
-def test_headers_of_headers_without_end_are_refused(tmp_path: Path) -> None:
-    """Each PAX header is read within the one before it: no RecursionError gets out."""
-    info = tarfile.TarInfo("x")
-    info.type, info.size = tarfile.XHDTYPE, 0
-    path = tmp_path / "x.tar"
-    path.write_bytes(info.tobuf(tarfile.USTAR_FORMAT) * 5000 + bytes(1024))
-    refused(path, "recursion")
-
-
-def test_header_of_digits_is_refused(tmp_path: Path) -> None:
-    """tarfile would take seconds for each (CVE-2024-6232), hours for a file of them."""
-    info = tarfile.TarInfo("x")
-    info.type, info.size = tarfile.XHDTYPE, 32 << 10
-    path = tmp_path / "x.tar"
-    path.write_bytes(info.tobuf(tarfile.USTAR_FORMAT) + b"9" * (32 << 10) + bytes(1024))
-    refused(path, "a header of digits")
 
 
 @pytest.mark.parametrize(

@@ -321,6 +321,13 @@ def test_visualizers(factory, told) -> None:
         testing.check_visualizer(spec_of(VisualizerSpec, factory))
 
 
+def test_a_visualizer_that_says_it_needs_no_model() -> None:
+    """It gets none."""
+    spec = spec_of(VisualizerSpec, Hooked, needs_model=False)
+    with pytest.raises(AttributeError, match="'Subject' object has no attribute 'cam_layer'"):
+        testing.check_visualizer(spec)
+
+
 class Twice(fashionbatch.Source):
     def __init__(self, path):
         self.path = path

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashionbatch.training.curves import save_curves
+from fashionbatch.training.curves import best_epoch, save_curves
 
 BLUE, VERMILION, BAND = (0, 114, 178), (213, 94, 0), (235, 235, 235)
 CATEGORY = ("top1", "top3", "top5")
@@ -104,3 +104,12 @@ def test_frozen_epochs_and_best_epoch_are_marked(tmp_path: Path) -> None:
     third, eighth = (drawn(tmp_path, history(10), best_epoch=n) for n in (3, 8))
     assert (third != eighth).any()
     assert (plain != third).any()
+
+
+def test_best_epoch_is_that_of_the_lowest_finite_loss() -> None:
+    """The first of several, none of none, and whatever is not finite is not it."""
+    losses = [3.0, math.nan, 1.0, math.inf, 1.0, 2.0]
+    history = [{"epoch": n, "val_loss": v} for n, v in enumerate(losses, 1)]
+    assert best_epoch(history) == 3
+    assert best_epoch(history[1:2]) == 0
+    assert best_epoch([{"epoch": 1.0}]) == 0

@@ -64,6 +64,17 @@ def test_stochastic_depth_needs_branches() -> None:
     assert "\n" not in str(error.value)
 
 
+def test_stochastic_depth_needs_branches_that_are_trained() -> None:
+    """Frozen ones are never left out: where all are, nothing would happen; some are enough."""
+    made = model(backbone=Residual())
+    made.backbone.requires_grad_(False)
+    with pytest.raises(ValueError, match="all 4 branches that could be left out are frozen"):
+        regularizer("stochastic-depth", made)
+    made.backbone.norm.bias.requires_grad_(True)
+    regularizer("stochastic-depth:p=0.4", made)
+    assert made.backbone.branches[0].p == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("text", ["dropout:p=1", "stochastic-depth:p=-0.1"])
 def test_bad_values(text: str) -> None:
     """A rate is at least 0 and below 1."""

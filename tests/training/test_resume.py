@@ -10,12 +10,17 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
-from fashionbatch.errors import StoppedError, UsageError
+from fashionbatch import registry
+from fashionbatch.errors import StoppedError, TrainingError, UsageError
+from fashionbatch.specs import RegularizerSpec
 from fashionbatch.training import checkpoint as checkpoints
 from fashionbatch.training import job as jobs
+from fashionbatch.training.regularizer import Regularizer
 from tests.training.runs import SAMPLE, history, same, weights
 
 #: five steps in each of three epochs, the first of them frozen; everything that draws draws
@@ -291,3 +296,167 @@ def test_name_alone_is_enough(train, whole, tmp_path):
     assert len(history(tmp_path / "cut")) == 4
     with pytest.raises(UsageError, match="other options .--unfreeze"):
         api.train(name="cut", output=tmp_path, resume=True, unfreeze="all")
+
+
+def drop_after(folder, epoch):
+    """Leaves what a run that was killed behind ``epoch`` leaves."""
+    for path in (folder / "checkpoints").iterdir():
+        if int(path.name[-4:]) > epoch:
+            shutil.rmtree(path)
+    for name in ("model.json", "model.safetensors", "curves.png"):
+        (folder / name).unlink()
+
+
+class Killed(Exception):
+    pass
+
+
+def interrupted(train, epoch, **options):
+    """A run that dies in the epoch after ``epoch``."""
+
+    def die(event, values):
+        if event == "step" and done and done[-1] == epoch:
+            raise Killed
+        if event == "epoch":
+            done.append(values["epoch"])
+
+    done: list[int] = []
+    with pytest.raises(Killed):
+        train(tell=die, **options)
+
+
+TRAININGS = {
+    "adam": {},
+    "sgd": {"opt": "sgd", "sched": "cosine"},
+    "dropout, freeze, stopping": {
+        "head_dropout": 0.4, "head_hidden": "16", "freeze_epochs": 1, "patience": 5,
+        "unfreeze": "blocks:2", "opt": "rmsprop",
+    },
+    "frozen throughout": {"unfreeze": "none", "opt": "adamw"},
+    "bottleneck": {"mode": "bottleneck", "head_dropout": 0.4},
+    "prefix cache": {"prefix_cache": True, "augment_copies": 2, "unfreeze": "blocks:1"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("recipe", "epoch"),
+    [*((recipe, 1) for recipe in TRAININGS), ("dropout, freeze, stopping", 2), ("bottleneck", 2)],
+)
+def test_resume_is_exact(train, tmp_path, recipe, epoch):
+    """A run that was killed and resumed equals the uninterrupted one, bit for bit."""
+    options = {"epochs": 3, **TRAININGS[recipe]}
+    whole = train("whole", **options)
+    interrupted(train, epoch, name="cut", **options)
+    assert not (tmp_path / "cut" / "model.json").exists()
+    resumed = train("cut", resume=True, **options)
+    assert {**resumed, "run": 0} == {**whole, "run": 0}
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    assert history(tmp_path / "whole") == history(tmp_path / "cut")
+
+
+def test_damaged_checkpoint_falls_back(train, tmp_path):
+    """A damaged last checkpoint is passed over for the one before, without a difference."""
+    train("whole", epochs=3)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    drop_after(tmp_path / "cut", 3)
+    path = tmp_path / "cut" / "checkpoints" / "epoch-0003" / "state.safetensors"
+    damaged = bytearray(path.read_bytes())
+    damaged[-5] ^= 1
+    path.write_bytes(damaged)
+    rows = []
+    train("cut", epochs=3, resume=True, tell=lambda e, v: rows.append(v) if e == "epoch" else None)
+    assert [row["epoch"] for row in rows] == [3]
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_no_whole_checkpoint(train, tmp_path):
+    """Without a whole checkpoint resuming says so."""
+    train(epochs=1)
+    (tmp_path / "run" / "checkpoints" / "epoch-0001" / "state.json").write_text("{")
+    with pytest.raises(TrainingError, match="no whole checkpoint"):
+        train(epochs=2, resume=True)
+
+
+def test_resume_of_finished_run(train, tmp_path):
+    """Resuming a finished run says so and changes nothing; with more epochs it goes on."""
+    events = []
+    first = train(epochs=1)
+    before = weights(tmp_path / "run")
+    assert train(epochs=1, resume=True, tell=lambda *e: events.append(e)) == first
+    assert ("finished", {"epochs": 1, "stopped_early": False}) in events
+    assert not {"resumed", "epoch"} & {event for event, _ in events}
+    assert same(before, weights(tmp_path / "run"))
+    train("two", epochs=2)
+    train(epochs=2, resume=True, tell=lambda *e: events.append(e))
+    assert ("resumed", {"epoch": 2, "step": 0}) in events
+    assert same(weights(tmp_path / "two"), weights(tmp_path / "run"))
+
+
+def test_resume_with_other_options_is_refused(train, tmp_path):
+    """A run is resumed with the options it was begun with, and is left alone otherwise."""
+    train(epochs=1)
+    before = (tmp_path / "run" / "config.toml").read_bytes()
+    with pytest.raises(UsageError, match="--opt, --lr"):
+        train(epochs=2, resume=True, lr=0.5, opt="sgd")
+    with pytest.raises(UsageError, match="--backbone"):
+        train(epochs=2, resume=True, backbone="resnet18")
+    assert (tmp_path / "run" / "config.toml").read_bytes() == before
+
+
+def test_resume_keeps_the_stop(train, tmp_path):
+    """What early stopping has counted survives the resume, and so does that it has stopped."""
+    events = []
+    options = {"epochs": 6, "lr": 1e-30, "patience": 2, "unfreeze": "none"}
+    whole = train("whole", **options)
+    assert whole["epochs"] == 3
+    interrupted(train, 2, name="cut", **options)
+    assert train("cut", resume=True, **options)["epochs"] == 3
+    again = train("cut", resume=True, tell=lambda *e: events.append(e), **options)
+    assert again["epochs"] == 3
+    assert ("finished", {"epochs": 3, "stopped_early": True}) in events
+    assert "resumed" not in {event for event, _ in events}
+
+
+def test_resume_with_other_weights_is_refused(train, tmp_path):
+    """A file of weights that has changed since is another run."""
+    train("a", epochs=1)
+    file = tmp_path / "base.safetensors"
+    shutil.copy(tmp_path / "a" / "model.safetensors", file)
+    train("b", epochs=1, weights=str(file), unfreeze="blocks:1", prefix_cache=True, augment="none")
+    tensors = safetensors.torch.load_file(file)
+    safetensors.torch.save_file({k: v + v.abs() for k, v in tensors.items()}, file)
+    with pytest.raises(UsageError, match="other weights"):
+        train("b", epochs=2, weights=str(file), unfreeze="blocks:1", prefix_cache=True,
+              augment="none", resume=True)  # fmt: skip
+
+
+def test_stopped_replacement_can_be_gone_on_with(train, tmp_path):
+    """With --exist-ok the new run's checkpoint is kept, not the old run."""
+    train(epochs=1, seed=1)
+    interrupted(train, 1, name="run", epochs=3, exist_ok=True)
+    assert not (tmp_path / ".run.old").exists()
+    train("whole", epochs=3)
+    train(epochs=3, resume=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+
+
+def test_numpy_random_state_is_kept(train, tmp_path, monkeypatch):
+    """A regularizer that draws from numpy's or Python's global generator resumes exactly too."""
+    import random
+
+    class Noise(Regularizer):
+        def on_batch(self, images, targets):
+            factor = 0.5 + 0.3 * np.random.rand() + 0.2 * random.random()
+            return images.float() * factor, targets
+
+    real = registry.components
+    spec = RegularizerSpec(name="noise", factory=Noise, summary="noise")
+    mine = registry.Component(kind="regularizer", spec=spec, provider="x", version="1")
+    monkeypatch.setattr(
+        registry, "components", lambda kind: real(kind) + ([mine] if kind == "regularizer" else [])
+    )
+    options = {"epochs": 2, "regularizer": ("noise",)}
+    train("whole", **options)
+    interrupted(train, 1, name="cut", **options)
+    train("cut", resume=True, **options)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tomllib
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 
 from fashionbatch import registry
@@ -58,125 +56,6 @@ def test_other_seed_other_weights(train, tmp_path):
     train("a", epochs=1)
     train("b", epochs=1, seed=1)
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "b"))
-
-
-def drop_after(folder, epoch):
-    """Leaves what a run that was killed behind ``epoch`` leaves."""
-    for path in (folder / "checkpoints").iterdir():
-        if int(path.name[-4:]) > epoch:
-            shutil.rmtree(path)
-    for name in ("model.json", "model.safetensors", "curves.png"):
-        (folder / name).unlink()
-
-
-class Killed(Exception):
-    pass
-
-
-def interrupted(train, epoch, **options):
-    """A run that dies in the epoch after ``epoch``."""
-
-    def die(event, values):
-        if event == "step" and done and done[-1] == epoch:
-            raise Killed
-        if event == "epoch":
-            done.append(values["epoch"])
-
-    done: list[int] = []
-    with pytest.raises(Killed):
-        train(tell=die, **options)
-
-
-RECIPES = {
-    "adam": {},
-    "sgd": {"opt": "sgd", "sched": "cosine"},
-    "dropout, freeze, stopping": {
-        "head_dropout": 0.4, "head_hidden": "16", "freeze_epochs": 1, "patience": 5,
-        "unfreeze": "blocks:2", "opt": "rmsprop",
-    },
-    "frozen throughout": {"unfreeze": "none", "opt": "adamw"},
-    "bottleneck": {"mode": "bottleneck", "head_dropout": 0.4},
-    "prefix cache": {"prefix_cache": True, "augment_copies": 2, "unfreeze": "blocks:1"},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("recipe", "epoch"),
-    [*((recipe, 1) for recipe in RECIPES), ("dropout, freeze, stopping", 2), ("bottleneck", 2)],
-)
-def test_resume_is_exact(train, tmp_path, recipe, epoch):
-    """A run that was killed and resumed equals the uninterrupted one, bit for bit."""
-    options = {"epochs": 3, **RECIPES[recipe]}
-    whole = train("whole", **options)
-    interrupted(train, epoch, name="cut", **options)
-    assert not (tmp_path / "cut" / "model.json").exists()
-    resumed = train("cut", resume=True, **options)
-    assert {**resumed, "run": 0} == {**whole, "run": 0}
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-    assert history(tmp_path / "whole") == history(tmp_path / "cut")
-
-
-def test_damaged_checkpoint_falls_back(train, tmp_path):
-    """A damaged last checkpoint is passed over for the one before, without a difference."""
-    train("whole", epochs=3)
-    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-    drop_after(tmp_path / "cut", 3)
-    path = tmp_path / "cut" / "checkpoints" / "epoch-0003" / "state.safetensors"
-    damaged = bytearray(path.read_bytes())
-    damaged[-5] ^= 1
-    path.write_bytes(damaged)
-    rows = []
-    train("cut", epochs=3, resume=True, tell=lambda e, v: rows.append(v) if e == "epoch" else None)
-    assert [row["epoch"] for row in rows] == [3]
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-
-
-def test_no_whole_checkpoint(train, tmp_path):
-    """Without a whole checkpoint resuming says so."""
-    train(epochs=1)
-    (tmp_path / "run" / "checkpoints" / "epoch-0001" / "state.json").write_text("{")
-    with pytest.raises(TrainingError, match="no whole checkpoint"):
-        train(epochs=2, resume=True)
-
-
-def test_resume_of_finished_run(train, tmp_path):
-    """Resuming a finished run says so and changes nothing; with more epochs it goes on."""
-    events = []
-    first = train(epochs=1)
-    before = weights(tmp_path / "run")
-    assert train(epochs=1, resume=True, tell=lambda *e: events.append(e)) == first
-    assert ("finished", {"epochs": 1, "stopped_early": False}) in events
-    assert not {"resumed", "epoch"} & {event for event, _ in events}
-    assert same(before, weights(tmp_path / "run"))
-    train("two", epochs=2)
-    train(epochs=2, resume=True, tell=lambda *e: events.append(e))
-    assert ("resumed", {"epoch": 2, "step": 0}) in events
-    assert same(weights(tmp_path / "two"), weights(tmp_path / "run"))
-
-
-def test_resume_with_other_options_is_refused(train, tmp_path):
-    """A run is resumed with the options it was begun with, and is left alone otherwise."""
-    train(epochs=1)
-    before = (tmp_path / "run" / "config.toml").read_bytes()
-    with pytest.raises(UsageError, match="--opt, --lr"):
-        train(epochs=2, resume=True, lr=0.5, opt="sgd")
-    with pytest.raises(UsageError, match="--backbone"):
-        train(epochs=2, resume=True, backbone="resnet18")
-    assert (tmp_path / "run" / "config.toml").read_bytes() == before
-
-
-def test_resume_keeps_the_stop(train, tmp_path):
-    """What early stopping has counted survives the resume, and so does that it has stopped."""
-    events = []
-    options = {"epochs": 6, "lr": 1e-30, "patience": 2, "unfreeze": "none"}
-    whole = train("whole", **options)
-    assert whole["epochs"] == 3
-    interrupted(train, 2, name="cut", **options)
-    assert train("cut", resume=True, **options)["epochs"] == 3
-    again = train("cut", resume=True, tell=lambda *e: events.append(e), **options)
-    assert again["epochs"] == 3
-    assert ("finished", {"epochs": 3, "stopped_early": True}) in events
-    assert "resumed" not in {event for event, _ in events}
 
 
 def test_early_stopping_and_best_epoch(train, tmp_path):
@@ -317,55 +196,12 @@ def test_bottleneck_layer_of_a_run(train, tmp_path, photo):
         train("b", bottleneck="blocks.1", unfreeze="blocks:3")
 
 
-def test_bottleneck_refuses_unfreeze(train, tmp_path):
-    """Bottleneck mode cannot train the base."""
-    with pytest.raises(UsageError, match="bottleneck"):
-        train(mode="bottleneck", unfreeze="blocks:1")
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        ({"opt": "adam", "momentum": 0.5}, "--momentum: the optimizer adam has none"),
-        ({"opt": "rprop", "weight_decay": 0.1}, "--weight-decay: the optimizer rprop has none"),
-        ({"mode": "bottleneck", "freeze_epochs": 2}, "--freeze-epochs 2 is in front of"),
-        ({"unfreeze": "none", "freeze_epochs": 1}, "--freeze-epochs 1 is in front of"),
-        (
-            {"prefix_cache": True, "unfreeze": "blocks:1", "augment": "none",
-             "regularizer": ["random-erasing"]},
-            "random-erasing",
-        ),
-    ],
-)  # fmt: skip
-def test_options_that_could_do_nothing_are_refused(train, tmp_path, options, told):
-    """Before anything is computed."""
-    with pytest.raises(UsageError, match=told):
-        train(**options)
-    assert not list(tmp_path.iterdir())
-
-
 def test_momentum_is_the_optimizers_own(train, tmp_path):
     """Without the option SGD has 0.9 and RMSProp none; with it, both have that."""
     for opt, own in (("sgd", 0.9), ("rmsprop", 0.0)):
         made = [train(f"{opt}{m}", opt=opt, lr=0.01, momentum=m) for m in (None, own, 0.5)]
         losses = [m["val"]["loss"] for m in made]
         assert losses[0] == losses[1] != losses[2]
-
-
-@pytest.mark.parametrize(
-    ("options", "doubt"),
-    [
-        ({"prefix_cache": True, "unfreeze": "blocks:1", "epochs": 3}, "--augment-copies 1"),
-        ({"unfreeze": "none", "layer_decay": 0.5}, "--layer-decay 0.5"),
-        ({"attribute_weight": 2.0}, "--attribute-weight 2"),
-    ],
-)
-def test_doubts(train, options, doubt):
-    """What is allowed and seldom meant is told."""
-    told = []
-    train(dry_run=True, tell=lambda event, v: event == "warn" and told.append(v["text"]), **options)
-    assert any(text.startswith(doubt) for text in told), told
 
 
 def test_loss_that_is_not_finite(train, tmp_path):
@@ -387,18 +223,6 @@ def test_optimizers(train, opt, tmp_path):
     rows = history(tmp_path / "run")
     assert result["epochs"] == 2
     assert rows[0]["train_loss"] != rows[1]["train_loss"]
-
-
-def test_unknown_options(train):
-    """Options that nothing takes are refused with the ones there are."""
-    with pytest.raises(UsageError, match="nesterov"):
-        train(opt="adam", opt_kwargs=("nesterov=true",))
-    with pytest.raises(UsageError, match="weight"):
-        train(regularizer=("l2-kernel:wait=1",))
-    with pytest.raises(UsageError, match="epochs_drop is at least 1"):
-        train(sched="step:epochs_drop=0")
-    with pytest.raises(UsageError, match="did you mean 'epochs'"):
-        train(epoch=3)
 
 
 def test_learns(train, tmp_path):
@@ -452,28 +276,6 @@ def test_third_party_regularizer(train, monkeypatch):
     assert calls == [*one, "after_epoch 1", "state_dict", *one, "after_epoch 2", "state_dict"]
 
 
-def test_numpy_random_state_is_kept(train, tmp_path, monkeypatch):
-    """A regularizer that draws from numpy's or Python's global generator resumes exactly too."""
-    import random
-
-    class Noise(Regularizer):
-        def on_batch(self, images, targets):
-            factor = 0.5 + 0.3 * np.random.rand() + 0.2 * random.random()
-            return images.float() * factor, targets
-
-    real = registry.components
-    spec = RegularizerSpec(name="noise", factory=Noise, summary="noise")
-    mine = registry.Component(kind="regularizer", spec=spec, provider="x", version="1")
-    monkeypatch.setattr(
-        registry, "components", lambda kind: real(kind) + ([mine] if kind == "regularizer" else [])
-    )
-    options = {"epochs": 2, "regularizer": ("noise",)}
-    train("whole", **options)
-    interrupted(train, 1, name="cut", **options)
-    train("cut", resume=True, **options)
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-
-
 def test_reported_figures_are_those_of_the_saved_model(train, tmp_path):
     """With averaged weights and a best epoch that is not the last, too."""
     result = train(
@@ -495,72 +297,9 @@ def test_reported_figures_are_those_of_the_saved_model(train, tmp_path):
     assert loss.item() == pytest.approx(result["val"]["loss"], abs=1e-5)
 
 
-def test_resume_with_other_weights_is_refused(train, tmp_path):
-    """A file of weights that has changed since is another run."""
-    train("a", epochs=1)
-    file = tmp_path / "base.safetensors"
-    shutil.copy(tmp_path / "a" / "model.safetensors", file)
-    train("b", epochs=1, weights=str(file), unfreeze="blocks:1", prefix_cache=True, augment="none")
-    tensors = safetensors.torch.load_file(file)
-    safetensors.torch.save_file({k: v + v.abs() for k, v in tensors.items()}, file)
-    with pytest.raises(UsageError, match="other weights"):
-        train("b", epochs=2, weights=str(file), unfreeze="blocks:1", prefix_cache=True,
-              augment="none", resume=True)  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"regularizer": ("l2-kernel:wieght=1",)}, "did you mean 'weight'"),
-        ({"regularizer": ("ema:decay=2",)}, "decay"),
-        ({"regularizer": ("stochastic-depth",)}, "no branches to leave out"),
-        ({"mode": "bottleneck", "regularizer": ("cutmix",)}, "--regularizer cutmix"),
-        ({"mode": "bottleneck", "augment": "flip"}, "--augment flip"),
-        ({"mode": "bottleneck", "layer_decay": 0.5}, "--layer-decay"),
-        ({"sched": "step:dorp=1"}, "did you mean 'drop'"),
-        ({"opt_kwargs": ("nonsense=1",)}, "nonsense"),
-        ({"opt_kwargs": ("lr=0.9",)}, "--lr"),
-        ({"freeze_opt": "sgd"}, "--freeze-epochs"),
-        ({"augment_copies": 2}, "--prefix-cache"),
-    ],
-)
-def test_wrong_options_show_before_anything_is_done(train, tmp_path, options, named):
-    """A dry run knows them, too."""
-    with pytest.raises(UsageError, match=named):
-        train(dry_run=True, **options)
-    assert not (tmp_path / "run").exists()
-
-
 def test_tuple_for_an_optimizer(train):
     """Betas are two numbers."""
     assert train(epochs=1, opt_kwargs=("betas=0.8,0.9",))["epochs"] == 1
-
-
-def test_stopped_replacement_can_be_gone_on_with(train, tmp_path):
-    """With --exist-ok the new run's checkpoint is kept, not the old run."""
-    train(epochs=1, seed=1)
-    interrupted(train, 1, name="run", epochs=3, exist_ok=True)
-    assert not (tmp_path / ".run.old").exists()
-    train("whole", epochs=3)
-    train(epochs=3, resume=True)
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
-
-
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        ({"freeze_epochs": 2, "unfreeze": "blocks:1"}, "stays frozen in all 2 epochs"),
-        ({"warmup_epochs": 2}, "never reaches --lr 0.001"),
-        ({"freeze_epochs": 1, "unfreeze": "blocks:1", "warmup_epochs": 1.5}, None),
-    ],
-)
-def test_options_that_train_nothing_are_doubted(train, options, told):
-    """They are allowed, and a line says what they come to."""
-    texts = []
-    tell = lambda event, values: texts.append(values["text"]) if event == "warn" else None  # noqa: E731
-    train(dry_run=True, tell=tell, **options)
-    assert len(texts) == (told is not None)
-    assert told is None or told in texts[0]
 
 
 def test_colleagues_can_read_the_model(train, tmp_path):

@@ -24,7 +24,7 @@ class Limits:
         """What is recorded of an image that took longer."""
         return ImageError("decode", f"took over {self.seconds:g} s")
 
-    def over_memory(self) -> ImageError:
-        """What is recorded of an image that took more memory."""
+    def over_memory(self, stage: str) -> ImageError:
+        """What is recorded of an image that took more memory, and where it did."""
         unit, name = (1 << 30, "GiB") if self.memory >= 1 << 30 else (1 << 20, "MiB")
-        return ImageError("decode", f"took over {self.memory / unit:g} {name} of memory")
+        return ImageError(stage, f"took over {self.memory / unit:g} {name} of memory")

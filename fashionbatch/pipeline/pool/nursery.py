@@ -171,7 +171,9 @@ def _tend(control: socket.socket, life: Life) -> None:
     """Starts and ends processes as it is asked to, until nobody can ask."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    faulthandler.disable()  # the pool says that a process crashed
+    faulthandler.disable()  # the pool says that a process crashed, once
+    for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE):
+        signal.signal(number, signal.SIG_DFL)  # in a loader's worker, torch would say it, too
     gc.freeze()  # a collection would copy all memory that is shared with the process forked
     children: dict[int, int] = {}  # process, or the negative number of an error, by number
     lingering: list[int] = []

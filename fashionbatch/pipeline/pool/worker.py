@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import pickle
 import signal
@@ -18,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from fashionbatch.errors import FashionbatchError, ImageError
-from fashionbatch.pipeline.decode import NO_MEMORY
+from fashionbatch.pipeline.decode import NO_MEMORY, is_out_of_memory
 from fashionbatch.pipeline.foresight import announce
 from fashionbatch.pipeline.load import load
 from fashionbatch.pipeline.pool.limits import Limits
@@ -100,32 +99,24 @@ class Worker:
         for place in range(job.start, job.stop):
             progress[1] = place
             sha256[place] = 0
+            stage = "read"
             try:
                 data = self.images.read(rows[place])
                 sha256[place] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+                stage = "decode"
                 pixels[place] = load(data, self.preprocessing)
             except Exception as error:
-                failure = self._failure(error)
+                failure = self._failure(error, stage)
                 if failure is None:
                     raise
                 pixels[place] = 0
                 connection.send(Failed(place, failure))
         progress[1] = job.stop
 
-    def _failure(self, error: Exception) -> ImageError | None:
-        if isinstance(error, ImageError) and error.reason != NO_MEMORY:
-            return error
-        if isinstance(error, ImageError) or _is_out_of_memory(error):
-            return self.limits.over_memory()
-        return None
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    # torch has no class of its own for it
-    torchs = isinstance(error, RuntimeError) and "allocate memory" in str(error)
-    return torchs or isinstance(error, MemoryError)
+    def _failure(self, error: Exception, stage: str) -> ImageError | None:
+        if isinstance(error, ImageError):
+            return self.limits.over_memory(error.stage) if error.reason == NO_MEMORY else error
+        return self.limits.over_memory(stage) if is_out_of_memory(error) else None
 
 
 def _portable(error: Exception) -> Exception:

@@ -8,12 +8,16 @@ import sys
 import types
 from pathlib import Path
 
+import fashionbatch
 import pytest
 import torch
-from efficientnet_lite_pytorch import EfficientNet
+from efficientnet_lite_pytorch import EfficientNet, model
+from fashionbatch import registry
 from fashionbatch.errors import ModelError
 from fashionbatch.models import freeze
+from fashionbatch.models.build import build, find_backbone
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from fashionbatch_efficientnet_lite import networks, plugin
 
@@ -96,6 +100,41 @@ def test_drop_connect_acts_in_training_mode_only() -> None:
                 module.eval()
         torch.manual_seed(0)
         assert len({tuple(network(batch)[0, :8].tolist()) for _ in range(8)}) > 1
+
+
+@each
+def test_drop_connect_has_the_published_rates(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the original, block by block; only blocks with a skip connection have one."""
+    network = getattr(networks, f"lite{name[-1]}")()
+    original = EfficientNet.from_name(name)
+    asked: list[float] = []
+
+    def told(maps: Tensor, p: float, training: bool) -> Tensor:
+        asked.append(p)
+        return maps
+
+    monkeypatch.setattr(model, "drop_connect", told)
+    with torch.no_grad():
+        original.train().extract_features(images(96))
+    found = [m.p for m in network.modules() if isinstance(m, StochasticDepth)]
+    assert asked
+    assert [rate for rate in found if rate] == pytest.approx(asked)
+
+
+def test_stochastic_depth_finds_the_branches() -> None:
+    """One that is as good as always left out hands on what it was given, where it is trained."""
+    component, spec = find_backbone("efficientnet-lite0")
+    made = build(component, spec.preprocessing, fashionbatch.HeadSpec(), 3)
+    drop = registry.create(registry.find("regularizer", "stochastic-depth"), p=1 - 1e-9)
+    drop.on_model(made)
+    last = made.backbone.get_submodule("_blocks.14")
+    maps = torch.randn(2, last._block_args.input_filters, 4, 4)
+    with torch.no_grad():
+        assert torch.equal(last.train()(maps), maps)
+        assert not torch.equal(last.eval()(maps), maps)
+    made.backbone.requires_grad_(False)
+    with pytest.raises(ValueError, match="are frozen"):
+        drop.on_model(made)
 
 
 def test_gradients_reach_the_last_map() -> None:

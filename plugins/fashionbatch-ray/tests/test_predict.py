@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,16 @@ from typing import Any
 
 import fashionbatch
 import pytest
-from fashionbatch.errors import ExecutionError, FashionbatchError, UsageError
+from fashionbatch.errors import ExecutionError, FashionbatchError, OutputExistsError, UsageError
+
+#: holds the lock of a run at work, until it is killed
+HOLDS = """
+import pathlib, sys, time
+from fashionbatch import files
+with files.locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(100)
+"""
 
 
 def options(cluster: Any, *more: str) -> dict[str, Any]:
@@ -24,70 +34,60 @@ def parent(pid: int) -> int:
 
 
 @pytest.mark.slow
-def test_bytes_of_the_local_executor(
-    cluster: Any, shards: Path, predict: Any, tmp_path: Path
-) -> None:
-    """In one go; with a worker, an actor and a node killed; and what is told adds up."""
+def test_lost_workers_actors_and_nodes(cluster: Any, shards: Path, predict: Any) -> None:
+    """One of each in one run: the bytes of the local executor, and what is told adds up."""
     whole = predict(shards, "local.h5").read_bytes()
-    nodes = cluster(2)
+    nodes = cluster(3)
     items: list[int] = []
     pids: list[int] = []
+    victims = ["worker", "actor", "node"]
 
-    def count(event: str, values: dict[str, Any]) -> None:
-        if event == "progress":
-            items.append(values["items"])
+    def kill(event: str, values: dict[str, Any]) -> None:
         if event == "process":
             pids.append(values["pid"])
+        if event != "progress":
+            return
+        items.append(values["items"])
+        if values["items"] > 0 and victims:
+            victim = victims.pop(0)
+            if victim == "node":
+                nodes.remove_node(sorted(nodes.worker_nodes, key=str)[0], allow_graceful=False)
+            else:
+                os.kill(pids[0] if victim == "worker" else parent(pids[1]), signal.SIGKILL)
 
-    assert predict(shards, "ray.h5", tell=count, **options(nodes)).read_bytes() == whole
-    assert len(pids) == 2
-    assert sum(items) == 24
-
-    for victim in ("worker", "actor", "node"):
-        items.clear(), pids.clear()
-        killed: list[bool] = []
-
-        def kill(
-            event: str, values: dict[str, Any], victim: str = victim, killed: Any = killed
-        ) -> None:
-            count(event, values)
-            if event == "progress" and values["items"] > 0 and not killed:
-                killed.append(True)
-                if victim == "node":
-                    nodes.remove_node(sorted(nodes.worker_nodes, key=str)[0], allow_graceful=False)
-                else:
-                    os.kill(pids[0] if victim == "worker" else parent(pids[0]), signal.SIGKILL)
-
-        found = predict(shards, f"{victim}.h5", tell=kill, **options(nodes)).read_bytes()
-        assert killed
-        assert found == whole, victim
-        assert sum(items) == 24, victim  # what was done again counts once
+    found = predict(shards, "ray.h5", tell=kill, **options(nodes)).read_bytes()
+    assert not victims
+    assert min(items) <= 0  # what a lost one had told was taken back
+    assert found == whole
+    assert sum(items) == 24  # what was done again counts once
 
 
 @pytest.mark.slow
 def test_killed_driver_is_gone_on_with(
     cluster: Any, shards: Path, predict: Any, trained: Path, tmp_path: Path
 ) -> None:
-    """By a new one, and by the local executor."""
-    whole = predict(shards, "local.h5").read_bytes()
+    """By a new one, after the local executor had begun."""
+    whole = predict(shards, "local.h5", keep_parts=True).read_bytes()
     nodes = cluster(1)
-    for name, again in (("one.h5", options(nodes)), ("two.h5", {})):
-        driver = subprocess.Popen(
-            [
-                sys.executable, "-m", "fashionbatch", "predict", shards, "--model", trained, "-o",
-                tmp_path / name, "--engine", "eager", "--device", "cpu", "--workers", "1",
-                "--batch-size", "4", "--executor", "ray", "--address", nodes.address,
-            ]
-        )  # fmt: skip
-        parts = tmp_path / f"{name}.parts"
-        while not list(parts.glob("part-*.h5")) and driver.poll() is None:
-            time.sleep(0.02)
-        driver.kill()
-        driver.wait()
-        told = []
-        predict(shards, name, tell=lambda event, values, told=told: told.append(event), **again)
-        assert "resumed" in told or "complete" in told
-        assert (tmp_path / name).read_bytes() == whole
+    parts, begun = tmp_path / "ray.h5.parts", tmp_path / "local.h5.parts"
+    parts.mkdir()
+    for path in (begun / "about.json", *sorted(begun.glob("part-*.h5"))[:2]):
+        shutil.copy(path, parts)
+    command = [
+        sys.executable, "-m", "fashionbatch", "predict", shards, "--model", trained, "-o",
+        tmp_path / "ray.h5", "--engine", "eager", "--device", "cpu", "--workers", "1",
+        "--batch-size", "4", "--executor", "ray", "--address", nodes.address,
+    ]  # fmt: skip
+    driver = subprocess.Popen(command)
+    while len(list(parts.glob("part-*.h5"))) < 3 and driver.poll() is None:
+        time.sleep(0.02)
+    driver.kill()
+    driver.wait()
+    assert parts.exists()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr  # one image is damaged
+    assert "of 24 items were finished by an earlier run" in done.stderr
+    assert (tmp_path / "ray.h5").read_bytes() == whole
 
 
 @pytest.mark.slow
@@ -96,6 +96,15 @@ def test_bad_clusters(
 ) -> None:
     """No cluster, none with room, other versions, a missing plugin: one line each."""
     nodes = cluster(1, FASHIONBATCH_PLUGINS="ray")
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, tmp_path / ".x.h5.driver"], stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline()
+    with pytest.raises(OutputExistsError, match="another run predicts into"):
+        predict(shards, "x.h5", **options(nodes))
+    other.kill()
+    other.wait()
     with pytest.raises(FashionbatchError, match="onnxruntime"):
         predict(shards, "x.h5", **{**options(nodes), "engine": "onnxruntime"})
     with pytest.raises(ExecutionError, match=r"no room for an actor with 4 CPUs .* has 1 CPUs"):

@@ -13,8 +13,31 @@ from collections.abc import Mapping
 
 import torch
 from efficientnet_lite_pytorch import EfficientNet
+from efficientnet_lite_pytorch.model import MBConvBlock
 from fashionbatch.errors import ModelError
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+
+class _Residual(MBConvBlock):  # type: ignore[misc]  # the base publishes no types
+    """A block with a skip connection, whose drop-connect is a module.
+
+    As a module it can be found and its rate set, which ``--regularizer stochastic-depth`` does; the
+    base has a function for it, and a rate that nobody sees. The values are the base's.
+    """
+
+    branch: StochasticDepth
+
+    @staticmethod
+    def of(block: MBConvBlock, rate: float) -> None:
+        """Makes one of a block that the base has built, so that tensors keep their names."""
+        block.__class__ = _Residual
+        block.id_skip = False  # the base's: it would add the inputs, too
+        block.branch = StochasticDepth(rate, "row")
+
+    def forward(self, inputs: Tensor, drop_connect_rate: float | None = None) -> Tensor:
+        maps: Tensor = self.branch(super().forward(inputs)) + inputs
+        return maps
 
 
 class EfficientNetLite(EfficientNet):  # type: ignore[misc]  # the base publishes no types
@@ -23,7 +46,7 @@ class EfficientNetLite(EfficientNet):  # type: ignore[misc]  # the base publishe
     Built by :meth:`from_name` with ``image_size=None``: every convolution then pads for the map
     that it gets. With a fixed size the padding is that of the native input, which at another size
     shifts the sampling grid or loses a row (Lite1 and Lite2 at 96 pixels, Lite0 at 100).
-    ``drop_connect`` acts in training mode only, block by block.
+    Drop-connect acts in training mode only, block by block.
     """
 
     def __init__(self, *args: object, **options: object) -> None:
@@ -32,6 +55,11 @@ class EfficientNetLite(EfficientNet):  # type: ignore[misc]  # the base publishe
         # without effect on the values: a name for the map after its ReLU6, which the base applies
         # with a module that the stem uses too
         self._last_map = nn.Identity()
+        for number, block in enumerate(self._blocks):
+            given = block._block_args
+            if block.id_skip and given.stride == 1 and given.input_filters == given.output_filters:
+                rate = self._global_params.drop_connect_rate or 0.0
+                _Residual.of(block, rate * number / len(self._blocks))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Pooled features.

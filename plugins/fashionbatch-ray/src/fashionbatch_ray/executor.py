@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -19,6 +20,8 @@ T = TypeVar("T")
 
 #: seconds between two looks at whether somebody wants an end
 _LOOK_EVERY = 0.5
+#: seconds that a cluster has to take a connection
+_ANSWERS_WITHIN = 10.0
 #: what workers must see as the process does that plans
 _PASSED_ON = ("FASHIONBATCH_PLUGINS", "FASHIONBATCH_STRICT")
 
@@ -58,16 +61,18 @@ class Ray(fashionbatch.Executor):
         if self._mine:
             self._connect(address)
         if not self._room():
-            self.close()
-            raise ExecutionError(
+            text = (
                 f"the Ray cluster has no room for an actor with {num_cpus:g} CPUs and "
                 f"{num_gpus:g} GPUs: it has {_described()}; see --executor-kwargs"
             )
+            self.close()
+            raise ExecutionError(text)
 
     def _connect(self, address: str | None) -> None:
         env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         threads = max(1, math.floor(self._resources["num_cpus"]))
         env["OMP_NUM_THREADS"] = str(threads)
+        _refuse_unreachable(address)
         try:
             ray.init(
                 address=address,
@@ -78,10 +83,7 @@ class Ray(fashionbatch.Executor):
             )
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise ExecutionError(
-                f"no Ray cluster answers at {address or 'this machine'} ({reason}): start one "
-                "with `ray start --head`, or name another --address"
-            ) from error
+            raise _no_cluster(address, reason) from error
 
     def _room(self) -> int:
         """Actors that the cluster can hold, whatever runs on it now."""
@@ -120,6 +122,28 @@ class Ray(fashionbatch.Executor):
         """See :class:`fashionbatch.Executor`."""
         if self._mine:
             ray.shutdown()
+
+
+def _refuse_unreachable(address: str | None) -> None:
+    """Refuses an address at which nothing listens: Ray would try for minutes.
+
+    Raises:
+        ExecutionError: nothing does.
+    """
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return  # Ray's own names, such as "auto"
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN).close()
+    except OSError as error:
+        raise _no_cluster(address, error.strerror or str(error)) from error
+
+
+def _no_cluster(address: str | None, reason: str) -> ExecutionError:
+    return ExecutionError(
+        f"no Ray cluster answers at {address or 'this machine'} ({reason}): start one with `ray "
+        "start --head`, or name another --address"
+    )
 
 
 class _Crew:

@@ -1,0 +1,37 @@
+"""Which precision ``auto`` is: what of it can be known without a GPU."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fashionbatch.inference.job import Job
+
+
+@pytest.mark.parametrize(
+    ("device", "real", "auto"),
+    [
+        ("cuda", True, "bfloat16"),
+        ("cuda", False, "float16"),  # which GPUs had before, and which is no emulation
+        ("cpu", True, "float32"),
+        ("mps", True, "float32"),
+    ],
+)
+def test_emulated_bfloat16_is_not_chosen(monkeypatch, device, real, auto):
+    """torch's query is replaced: this says what follows from its answer, not that it is right."""
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or real,
+    )  # fmt: skip
+
+    def precision(wanted):
+        known = SimpleNamespace(
+            config=SimpleNamespace(precision=wanted), device=torch.device(device)
+        )
+        return Job.precision.fget(known)
+
+    assert precision("auto") == auto
+    for asked in ("float32", "bfloat16", "float16"):
+        assert precision(asked) == asked
