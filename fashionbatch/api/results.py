@@ -34,12 +34,13 @@ def export(predictions: str | Location, *, tell: Tell = silent, **options: Any) 
     """
     config = make(ExportConfig, options)
     from fashionbatch.store import export as exporting
-    from fashionbatch.store.copy import here
+    from fashionbatch.store.copy import copied
 
     where = located(predictions)
     if isinstance(where, Address) and config.output is None:
         raise UsageError(f"{where} lies elsewhere: name a file of this disk to make with -o")
-    return exporting.export(here(where), config, tell)
+    with copied(where) as path:
+        return exporting.export(path, config, tell)
 
 
 def merge(
@@ -96,21 +97,20 @@ def search(
     """
     config = make(SearchConfig, options)
     from fashionbatch.retrieval import run as retrieval
-    from fashionbatch.store.copy import here
+    from fashionbatch.store.copy import copied
     from fashionbatch.store.reader import open_predictions
 
-    path = here(predictions)
     asked = [images] if isinstance(images, str | Path) else images
-    output = config.output or folders.SEARCH / path.stem
-    with open_predictions(path) as opened:
-        return retrieval.search(
+    with copied(predictions) as path, open_predictions(path) as opened:
+        found = retrieval.search(
             opened,
             [os.fspath(image) for image in asked],
             lambda: folders.find_run_of(opened.model["sha256"], config.model),
             config,
-            output,
+            config.output or folders.SEARCH / path.stem,
             tell,
         )
+    return {**found, "predictions": str(located(predictions))}
 
 
 def evaluate(predictions: str | Location, **options: Any) -> dict[str, Any]:
@@ -132,11 +132,13 @@ def evaluate(predictions: str | Location, **options: Any) -> dict[str, Any]:
     """
     config = make(EvaluateConfig, options)
     from fashionbatch.evaluation import run as evaluation
-    from fashionbatch.store.copy import here
+    from fashionbatch.store.copy import copied
 
-    return evaluation.evaluate(
-        here(predictions), config, lambda sha256: folders.find_run_of(sha256, config.model)
-    )
+    with copied(predictions) as path:
+        found = evaluation.evaluate(
+            path, config, lambda sha256: folders.find_run_of(sha256, config.model)
+        )
+    return {**found, "predictions": str(located(predictions))}
 
 
 def audit(predictions: str | Location, *, tell: Tell = silent, **options: Any) -> dict[str, Any]:
@@ -160,7 +162,8 @@ def audit(predictions: str | Location, *, tell: Tell = silent, **options: Any) -
     """
     config = make(AuditConfig, options)
     from fashionbatch.evaluation.audit import run as auditing
-    from fashionbatch.store.copy import here
+    from fashionbatch.store.copy import copied
 
-    path = here(predictions)
-    return auditing.audit(path, config, config.output or folders.AUDIT / path.stem, tell)
+    with copied(predictions) as path:
+        found = auditing.audit(path, config, config.output or folders.AUDIT / path.stem, tell)
+    return {**found, "predictions": str(located(predictions))}

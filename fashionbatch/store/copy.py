@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fashionbatch import files
 from fashionbatch.address import Address, Location, located
-from fashionbatch.errors import RemoteError, StoreError
+from fashionbatch.errors import FashionbatchError, RemoteError, StoreError
 from fashionbatch.store import part as parts
 from fashionbatch.store import parts_set
 
@@ -39,6 +41,18 @@ def here(location: str | Location) -> Path:
             f"{where} cannot be copied to the cache ({error.strerror or error}): name another "
             "folder with FASHIONBATCH_CACHE"
         ) from error
+
+
+@contextmanager
+def copied(location: str | Location) -> Iterator[Path]:
+    """As :func:`here`, for a job; its errors name the location, and not the copy."""
+    path = here(location)
+    try:
+        yield path
+    except FashionbatchError as error:
+        text = str(error).replace(str(path), str(located(location)))
+        error.args = (text, *error.args[1:])
+        raise
 
 
 def _file(address: Address) -> Path:

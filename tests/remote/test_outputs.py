@@ -205,9 +205,11 @@ def test_commands_read_them(
     fashionbatch.merge([SET], output=str(tmp_path / "merged.h5"))
     with fashionbatch.open_predictions(tmp_path / "merged.h5") as found:
         assert len(found) == 24
-    for copy in (tmp_path / "cache").rglob("out.h5"):
-        copy.write_bytes(copy.read_bytes()[:-1] + b"x")  # a copy that rots is fetched again
-    assert fashionbatch.evaluate(OUT)["top1"] is not None
+    with fashionbatch.open_predictions(OUT) as found:
+        copy = found.path
+    copy.write_bytes(copy.read_bytes()[:-1] + b"x")
+    assert fashionbatch.evaluate(OUT)["predictions"] == OUT
+    assert copy.read_bytes() == content(bucket, "preds/out.h5")  # what rots is fetched again
     with pytest.raises(UsageError, match="name a file of this disk"):
         fashionbatch.export(OUT)
     with pytest.raises(StoreError, match=r"none\.h5 holds no predictions"):
