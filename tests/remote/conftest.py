@@ -30,9 +30,8 @@ KEYS = {
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache of its own for each test, little patience, and no proxy to this machine."""
+    """A cache of its own for each test, and no proxy to this machine."""
     monkeypatch.setenv("FASHIONBATCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("FASHIONBATCH_REMOTE_SECONDS", "3")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(client, "_stores", {})

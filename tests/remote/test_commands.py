@@ -100,6 +100,7 @@ def test_training_from_an_address(host: Host, packed: Path, trained: Path, tmp_p
     assert one["lineage"]["data"] == f"{host.url}/photos"
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_when_its_host_is_back(
     host: Host,
     data_set: Path,
@@ -109,7 +110,7 @@ def test_a_run_goes_on_when_its_host_is_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A host that is away ends it with one line; no image counts as failed."""
-    monkeypatch.setenv("FASHIONBATCH_REMOTE_SECONDS", "1")
+    monkeypatch.setenv("FASHIONBATCH_REMOTE_SECONDS", "3")
     shutil.copytree(data_set, host.root / "photos")
     host.trouble = lambda path, before: 503 if before and "train-000002" in path else None
     options: dict[str, Any] = {

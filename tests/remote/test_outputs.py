@@ -84,6 +84,7 @@ def test_file(
         assert len(found[0].classes) == 1
 
 
+@pytest.mark.slow
 def test_parts(
     bucket: Any,
     data_set: Path,

@@ -167,18 +167,15 @@ def test_a_host_that_fails_ends_the_work(
     there: str, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Images are not damaged because a host is away: no other answer could be had of them."""
-    monkeypatch.setenv("FASHIONBATCH_REMOTE_SECONDS", "0.5")
+    monkeypatch.setenv("FASHIONBATCH_REMOTE_SECONDS", "2")
     with open_shards(there) as shards:
         host.trouble = lambda path, before: 503
         with pytest.raises(RemoteError, match="it answers 503"):
             shards.read(0)
 
 
-def test_what_is_no_data_set(
-    host: Host, bucket: Any, data_set: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_no_data_set(host: Host, bucket: Any, data_set: Path) -> None:
     """One line that names the address, and not the copy in the cache."""
-    monkeypatch.setenv("FASHIONBATCH_REMOTE_SECONDS", "1")
     with pytest.raises(RemoteError, match=r"/none/dataset\.json does not exist"):
         open_shards(f"{host.url}/none")
     with pytest.raises(ShardError, match=r"s3://bucket/none holds no shards"):
