@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
-from fashionbatch.inference.job import Job
+from fashionbatch.config import PredictConfig
+from fashionbatch.inference.job import Site
+from fashionbatch.models import device as devices
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,7 @@ def test_emulated_bfloat16_is_not_chosen(monkeypatch, device, real, auto):
         lambda including_emulation=True: including_emulation or real,
     )  # fmt: skip
 
-    def precision(wanted):
-        known = SimpleNamespace(
-            config=SimpleNamespace(precision=wanted), device=torch.device(device)
-        )
-        return Job.precision.fget(known)
-
-    assert precision("auto") == auto
-    for asked in ("float32", "bfloat16", "float16"):
-        assert precision(asked) == asked
+    monkeypatch.setattr(devices, "choose", torch.device)
+    for asked in ("auto", "float32", "bfloat16", "float16"):
+        site = Site.of(PredictConfig(device=device, precision=asked))
+        assert site == Site(kind=device, precision=auto if asked == "auto" else asked)
