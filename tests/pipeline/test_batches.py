@@ -224,7 +224,10 @@ def test_no_process_is_left(workers: int) -> None:
     run(Plain(), views(3, "none"), workers)
     left = batches(Plain(), views(2, "none"), SMALL, workers=workers)
     next(left)
-    assert len(descendants(os.getpid()) - before) >= 3 * workers  # loaders, nurseries, decoders
+    until = time.monotonic() + 20
+    while len(descendants(os.getpid()) - before) < 3 * workers:  # loaders, nurseries, decoders
+        assert time.monotonic() < until
+        time.sleep(0.02)
     left.close()
     until = time.monotonic() + 20
     while descendants(os.getpid()) - before and time.monotonic() < until:

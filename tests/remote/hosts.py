@@ -130,8 +130,8 @@ class _Handler(BaseHTTPRequestHandler):
         if wrong == "cut":
             data = data[: len(data) // 2]
         self._head(status, length, headers)
+        entry.sent = len(data)  # before whoever asked can have it all, and look here
         self.wfile.write(data)
-        entry.sent = len(data)
         if wrong in ("cut", "long", "short"):
             self.close_connection = True
 
