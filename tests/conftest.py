@@ -30,6 +30,16 @@ Catalog = Callable[..., Path]
 Write = Callable[..., Manifest]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: no process is to begin one when the other has nothing left to do."""
+
+    def seconds(item: pytest.Item) -> float:
+        marker = item.get_closest_marker("slow")
+        return float(marker.kwargs.get("seconds", 0)) if marker is not None else 0.0
+
+    items.sort(key=seconds, reverse=True)
+
+
 def pixels(seed: int = 0, size: tuple[int, int] = (48, 64)) -> np.ndarray:
     """A smooth gradient with a little noise, uint8 ``[height, width, 3]``; like a photograph."""
     width, height = size

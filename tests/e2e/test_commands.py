@@ -128,7 +128,7 @@ def test_help_never_imports_torch() -> None:
     assert result.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=150)
 def test_demo_reaches_its_accuracy(tmp_path: Path) -> None:
     """`demo` trains on the committed sample, predicts, draws; test accuracy is at least 0.85."""
     result = run("demo", "-o", "here", "--json", cwd=tmp_path)

@@ -108,7 +108,7 @@ def children(catalogue: Path, run: Path, folder: Path, task: str, count: int) ->
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=120)
 def test_fault_37_killed_two_hundred_times(catalogue, run, tmp_path):
     """At any moment, by kill -9 or SIGTERM: the file is whole or not there, and always the same."""
     said = children(catalogue(40, (7, 21)), run, tmp_path / "out", "kills", 200)

@@ -205,7 +205,7 @@ api.predict(sys.argv[1], model=sys.argv[2], output=sys.argv[3], **options)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=130)
 def test_kill_9(catalogue, run, tmp_path):
     """kill -9 at any moment, as often as may be, and the next run completes the very same file."""
     folder = catalogue(150, (5, 60))

@@ -222,7 +222,7 @@ print("whole each time")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=120)
 def test_killed_while_saving(tmp_path):
     """kill -9 fifty times: the last checkpoint that was reported, or a later one, is whole."""
     command = [sys.executable, "-c", SAVING, str(tmp_path)]

@@ -24,7 +24,7 @@ def test_lists_without_heavy_imports() -> None:
     assert done.stdout.split() == ["ray"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 def test_contract(cluster: Any) -> None:
     (spec,) = plugin.fashionbatch_executors()
     testing.check_executor(spec, address=cluster(2).address)

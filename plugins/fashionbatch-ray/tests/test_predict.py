@@ -33,7 +33,7 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 def test_lost_workers_actors_and_nodes(cluster: Any, shards: Path, predict: Any) -> None:
     """One of each in one run: the bytes of the local executor, and what is told adds up."""
     whole = predict(shards, "local.h5").read_bytes()
@@ -62,7 +62,7 @@ def test_lost_workers_actors_and_nodes(cluster: Any, shards: Path, predict: Any)
     assert sum(items) == 24  # what was done again counts once
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=45)
 def test_killed_driver_is_gone_on_with(
     cluster: Any, shards: Path, predict: Any, trained: Path, tmp_path: Path
 ) -> None:
