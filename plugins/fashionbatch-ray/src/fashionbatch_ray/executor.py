@@ -239,7 +239,7 @@ class _Crew:
         self.actors[generator] = actor, lease
 
 
-def _words(error: ray.exceptions.RayError) -> str:
+def _words(error: Exception) -> str:
     """How an actor was lost."""
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         return "out of memory"
@@ -258,7 +258,12 @@ def _foreign(error: Exception) -> Exception:
             f"the workers of the cluster lack the package {name}: install the same packages "
             "everywhere"
         )
-    return error
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return error  # a bug
+    return ExecutionError(
+        f"the Ray cluster was lost ({_words(error)}): what is finished is kept; the same command "
+        "goes on when the cluster is back"
+    )
 
 
 def _described() -> str:
