@@ -26,7 +26,7 @@ from fashionbatch.models.engine import EngineJob
 from fashionbatch.models.features import NONE, FeatureTap, try_out
 from fashionbatch.parse import parse_most
 from fashionbatch.pipeline.batches import default_workers
-from fashionbatch.pipeline.pool import Limits
+from fashionbatch.pipeline.pool import Limits, Pool
 from fashionbatch.store.merge import ShardEntry
 
 if TYPE_CHECKING:
@@ -173,6 +173,16 @@ class Job:
             device=self.device,
             precision=self.site.precision,
             key=files.fingerprint([structure, self.config.features]),
+        )
+
+    def pool(self) -> Pool:
+        """Reads and decodes for one worker; a context manager that starts processes."""
+        return Pool(
+            self.plan.catalogue,
+            self.card.preprocessing,
+            batch_size=self.grid.batch_size,
+            workers=self.workers,
+            limits=self.limits,
         )
 
     def bytes(self) -> int:

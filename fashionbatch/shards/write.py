@@ -292,9 +292,7 @@ def _pack(
             asked=asked,
             places=[""] * count,
             most=1,
-            here=lambda tasks: recipe("").do(
-                tasks, lambda event, values: lending.hear(None, event, values), asked
-            ),
+            here=recipe(""),
             forks=True,
         )
         try:

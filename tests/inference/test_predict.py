@@ -479,10 +479,11 @@ def test_memory_per_row(run):
         stream = streams.Stream(
             plan=plan, labels=job.labels, grid=job.grid, answers=job.answers,
             engine=Silent(), device=job.device, pool=Pool(), fingerprint="",
-            failures=streams.Failures(None, lambda e, v: None), asked=Interrupt(),
-            tell=lambda e, v: None,
         )  # fmt: skip
-        stream.run(range(200), lambda part: made.append(len(part.failures)))
+        stream.run(
+            range(200), lambda part: made.append(len(part.failures)),
+            lambda e, v: None, Interrupt(),
+        )  # fmt: skip
         assert made == [300] * 200
         assert tracemalloc.get_traced_memory()[1] < 20 * len(rows)
     finally:
