@@ -17,7 +17,7 @@ from fashionbatch.execution.executor import StoppedHere, Tell
 from fashionbatch.inference.answers import Answers
 from fashionbatch.inference.gathering import Gathering
 from fashionbatch.inference.grid import Grid, Rows, Share
-from fashionbatch.inference.plan import Plan
+from fashionbatch.inference.plan import Plan, Unit
 from fashionbatch.inference.reuse import Reuse
 from fashionbatch.interrupt import Interrupt
 from fashionbatch.models.engine import Engine, answers
@@ -72,7 +72,7 @@ class Stream:
 
     Args:
         plan: what there is.
-        labels: int32, of every row of the units in order.
+        labels: gives those of a unit's images, int32.
         grid: which images go through the network together.
         answers: makes columns of what it says.
         engine: runs it.
@@ -86,7 +86,7 @@ class Stream:
         self,
         *,
         plan: Plan,
-        labels: npt.NDArray[np.int32],
+        labels: Callable[[Unit], npt.NDArray[np.int32]],
         grid: Grid,
         answers: Answers,
         engine: Engine,
@@ -100,7 +100,6 @@ class Stream:
         self.reuse = reuse
         # a GPU works on a batch while the answers to the one before it are sorted in
         self._lead = 1 if device.type == "cuda" else 0
-        self._starts = np.cumsum([0, *(len(unit.rows) for unit in plan.units)])
 
     def run(
         self,
@@ -191,8 +190,8 @@ class Stream:
             yield np.concatenate(rows)
 
     def _opened(self, number: int) -> Gathering:
-        unit, start = self.plan.units[number], int(self._starts[number])
-        labels = self.labels[start : start + len(unit.rows)]
+        unit = self.plan.units[number]
+        labels = self.labels(unit)
         gathering = Gathering(number, unit, self.plan.catalogue, self.answers, labels)
         self._open[number] = gathering
         for skipped in unit.skipped:
@@ -206,7 +205,7 @@ class Stream:
 
     def _taken_over(self, gathering: Gathering, left: int) -> None:
         if gathering.unit.damage is None:
-            taken = len(gathering.unit.rows) - left
+            taken = len(gathering.unit.chosen) - left
             known = gathering.failed - len(gathering.unit.skipped)
             self._tell("known", {"count": known})
             self._tell("progress", {"items": taken, "reused": taken})

@@ -106,12 +106,10 @@ class Units:
         Raises:
             SourceError: too much fails.
         """
-        plan, labels = self.job.plan, self.job.labels
+        plan = self.job.plan
         unit = plan.units[task]
-        start = sum(len(other.rows) for other in plan.units[:task])
-        gathering = Gathering(
-            task, unit, plan.catalogue, self.job.answers, labels[start : start + len(unit.rows)]
-        )
+        labels = self.job.labels(unit)
+        gathering = Gathering(task, unit, plan.catalogue, self.job.answers, labels)
         if unit.damage is None:
             error = ImageError("model", reason)
             for place, row in enumerate(unit.rows.tolist()):

@@ -447,8 +447,8 @@ def test_memory_per_row(run):
 
         key = name
 
-        def label(self, row):
-            return None
+        def labels(self, rows, numbers):
+            return np.full(len(rows), -1, np.int32)
 
     class Pool:
         def batches(self, order):
@@ -467,7 +467,7 @@ def test_memory_per_row(run):
 
     rows = np.arange(60_000)
     units = [
-        plans.Unit(name=f"{i}", rows=mine, sha256=None)
+        plans.Unit(name=f"{i}", chosen=mine, sha256=None)
         for i, mine in enumerate(np.split(rows, 200))
     ]
     plan = plans.Plan(path=Path(), catalogue=Missing(), units=units)
