@@ -69,7 +69,9 @@ def find_run(model: Location | None) -> Path:
         RemoteError: a host cannot be reached, or refuses.
     """
     if isinstance(model, Address):
-        return _fetched(model)
+        from fashionbatch.models.copy import here
+
+        return here(model)
     if model is not None:
         for path in (model, RUNS / model):
             if path.is_dir():
@@ -84,26 +86,6 @@ def find_run(model: Location | None) -> Path:
             "or name one with --model"
         )
     return max(finished, key=lambda path: path.stat().st_mtime_ns).parent
-
-
-def _fetched(model: Address) -> Path:
-    from fashionbatch.errors import ModelError
-    from fashionbatch.models.card import CARD, WEIGHTS, load_card
-    from fashionbatch.remote.mirror import Mirror
-    from fashionbatch.remote.trouble import ChangedError, MissingError
-
-    folder = model.parent if model.path.endswith((f"/{CARD}", f"/{WEIGHTS}")) else model
-    try:
-        mirror = Mirror(folder, CARD)
-    except MissingError as error:
-        raise UsageError(f"--model {model}: there is no such run ({error})") from None
-    try:
-        mirror.file(WEIGHTS, load_card(mirror.folder).sha256)
-    except (ModelError, ChangedError, MissingError) as error:
-        # what is said of the copy is meant of what it was copied from
-        text = str(error).replace(str(mirror.folder), str(folder))
-        raise ModelError(text) from None
-    return mirror.folder
 
 
 def run_at(path: Path) -> Path | None:

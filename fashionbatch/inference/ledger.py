@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,21 @@ class Ledger:
         """Writes a part for good; can be pickled."""
         return partial(_commit, self.folder.absolute(), self.job.delivery)
 
+    @property
+    def commit_elsewhere(self) -> Callable[[Part], None]:
+        """The same on another machine, without this disk where the output lies on no disk."""
+        delivery = self.job.delivery
+        return self.commit if delivery is None else delivery.dispatch().commit
+
+    def refresh(self, numbers: Sequence[int]) -> None:
+        """Makes sure that :meth:`find` knows what has become of some units.
+
+        Raises:
+            RemoteError: where they are to lie does not say.
+        """
+        if self.job.delivery is not None:
+            self.job.delivery.refresh(numbers)
+
     def find(self, number: int) -> parts.Found | None:
         """The part of a unit, if it is finished."""
         count = self.job.plan.units[number].count
@@ -102,10 +117,19 @@ class Ledger:
         if self.job.config.restart:
             output.replace_at_the_end(self.folder)
 
-    def finished_items(self) -> int:
-        """Items of the units that have a part, whatever their images are by now."""
-        units = enumerate(self.job.plan.units)
-        return sum(unit.count for number, unit in units if self.find(number))
+    def finished_items(self, *, elsewhere: bool) -> int:
+        """Items of the units that have a part, whatever their images are by now.
+
+        Args:
+            elsewhere: look where the output is to lie, and not at what this disk has of it.
+
+        Raises:
+            RemoteError: that cannot be asked.
+        """
+        units, delivery = self.job.plan.units, self.job.delivery
+        if elsewhere and delivery is not None:
+            return sum(units[number].count for number in delivery.there(len(units)))
+        return sum(unit.count for number, unit in enumerate(units) if self.find(number))
 
     def leave_nothing(self, *, stopped: bool) -> None:
         """Removes the folder where no part was finished.

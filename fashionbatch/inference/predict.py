@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fashionbatch import files
+from fashionbatch.address import Address, Location
 from fashionbatch.errors import SourceError, StoppedError
 from fashionbatch.execution.executor import Executor, StoppedHere
 from fashionbatch.execution.lending import Lending
@@ -231,7 +232,7 @@ class _Run:
         except StoppedHere:
             # without a look at the images themselves: whoever stops this may not wait long
             stopped = True
-            done = ledger.finished_items()
+            done = ledger.finished_items(elsewhere=not self.executor.local)
             text = f"{done:,} of {job.plan.items:,} items are finished and kept"
             if not done:
                 text = "no part was finished yet"
@@ -245,16 +246,23 @@ class _Run:
     def _recipe(self) -> Recipe:
         """What workers are made by, as far as it is known."""
         job, config = self.job, self.job.config
-        elsewhere = not self.executor.local  # in another folder
+        elsewhere = not self.executor.local
+        model: Location = job.folder.absolute()
+        earlier: Location = job.output.absolute()
+        if elsewhere:  # in another folder, and without the copies that this disk has
+            model = config.model if isinstance(config.model, Address) else model
+            earlier = earlier if job.delivery is None else job.delivery.address
         return Recipe(
             plan=job.plan.absolute() if elsewhere else job.plan,
-            model=job.folder.absolute(),
+            model=model,
+            card=job.card,
             config=config,
             output=job.output.absolute(),
+            earlier=earlier,
             site=job.site,
             engine=self.ledger.fingerprint.get("engine"),
             fingerprint=self.ledger.key,
-            commit=self.ledger.commit,
+            commit=self.ledger.commit_elsewhere if elsewhere else self.ledger.commit,
             workers=config.workers if elsewhere else job.workers,
             retry=self.retry,
         )

@@ -90,6 +90,7 @@ class Units:
         self.failures.forget(lease.told["failed"])
         self.tell("progress", {name: -lease.told[name] for name in ("items", "reused")})
         lease.told.clear()
+        self.ledger.refresh(lease.tasks)
         left = []
         for number in lease.tasks:
             found = self.ledger.find(number)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fashionbatch import files
+from fashionbatch.address import Location
 from fashionbatch.config import PredictConfig
 from fashionbatch.errors import ExecutionError
 from fashionbatch.execution.executor import Tell, Worker
@@ -19,10 +21,12 @@ from fashionbatch.inference.reuse import Reuse
 from fashionbatch.inference.stream import Stream, Writer
 from fashionbatch.interrupt import Interrupt
 from fashionbatch.models import choice
-from fashionbatch.models.card import code_version
+from fashionbatch.models import copy as models
+from fashionbatch.models.card import ModelCard, code_version
 from fashionbatch.models.choice import Picked
 from fashionbatch.models.engine import Engine
 from fashionbatch.pipeline.pool import Pool
+from fashionbatch.store import copy as predictions
 from fashionbatch.store.part import Part
 
 
@@ -32,9 +36,11 @@ class Recipe:
 
     Attributes:
         plan: of the run.
-        model: folder of the model.
+        model: folder of the model, or its address, for workers that have another disk.
+        card: of the model.
         config: of the run.
         output: the HDF5 file.
+        earlier: the same to take rows from, or likewise its address.
         site: what every worker must run on.
         engine: the fingerprint's words for it.
         fingerprint: of the run, for its parts.
@@ -46,9 +52,11 @@ class Recipe:
     """
 
     plan: Plan
-    model: Path
+    model: Location
+    card: ModelCard
     config: PredictConfig
     output: Path
+    earlier: Location
     site: Site
     engine: dict[str, Any] | None = None
     fingerprint: str = ""
@@ -68,7 +76,7 @@ class Recipe:
             stack.callback(engine.close)
             reuse = None
             if self.retry is not None:
-                reuse = Reuse(self.output, job.answers, retry=self.retry)
+                reuse = Reuse(predictions.here(self.earlier), job.answers, retry=self.retry)
                 stack.callback(reuse.close)
             return UnitWorker(
                 job,
@@ -84,7 +92,7 @@ class Recipe:
         """What is predicted, as it is where this runs.
 
         Raises:
-            ExecutionError: the code or the device is another than the run's.
+            ExecutionError: the code, the model or the device is another than the run's.
         """
         for package, here in code_version().items():
             if here != self.version[package]:
@@ -95,7 +103,12 @@ class Recipe:
         config = dataclasses.replace(
             self.config, device=place or self.config.device, devices=None, workers=self.workers
         )
-        job = jobs.prepare(self.plan, self.model, config, self.output, _untold)
+        job = jobs.prepare(self.plan, models.here(self.model), config, self.output, _untold)
+        if files.fingerprint(job.card.to_json()) != files.fingerprint(self.card.to_json()):
+            raise ExecutionError(
+                f"the worker finds another model at {self.model} than this run has: all machines "
+                "must see the same one"
+            )
         if job.site != self.site:
             raise ExecutionError(
                 f"the worker runs on {job.site}, and this run on {self.site}: workers must be "

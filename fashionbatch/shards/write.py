@@ -283,7 +283,7 @@ def _pack(
             "start",
             {"items": plan.items, "shards": len(plan.tasks), "classes": len(plan.classes)},
         )
-        shelf = Shelf(plan.tasks, put)
+        shelf = Shelf(plan.tasks, put, tell)
         recipe = Recipe(packer=packer, tasks=plan.tasks)
         lending = Lending(
             range(len(plan.tasks)),
