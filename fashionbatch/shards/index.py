@@ -148,8 +148,10 @@ class Index:
             rows = slice(number * _BLOCK, min((number + 1) * _BLOCK, len(self)))
             loaded = {k: v[rows] for k, v in self._loaded().items() if k in _NUMBERS}
             block = Index(loaded, self.path, rows=rows)
-            with _opened(self.path) as file:
-                block._load(file, [c for c in _AT_ONCE if c not in loaded])
+            missing = [column for column in _AT_ONCE if column not in loaded]
+            if missing:
+                with _opened(self.path) as file:
+                    block._load(file, missing)
             if len(self._blocks) >= _KEPT:
                 del self._blocks[next(iter(self._blocks))]
             self._blocks[number] = block
@@ -199,7 +201,8 @@ class Index:
 
     def in_memory(self) -> Index:
         """The same for a process that does not have the file."""
-        return Index.from_arrays(self.to_arrays())
+        whole = Index(self._loaded(), self.path, rows=self._rows)  # which this one does not keep
+        return Index.from_arrays(whole.to_arrays())
 
     def _loaded(self) -> dict[str, Any]:
         columns = (*_NUMBERS, *_TEXTS, *_RAGGED)

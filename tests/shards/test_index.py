@@ -75,6 +75,29 @@ def test_what_was_replaced_holds_in_blocks_too(tmp_path: Path) -> None:
     assert other.take("label", np.array([2, 7])).tolist() == [42, 47]
 
 
+def test_for_a_process_without_the_file(tmp_path: Path) -> None:
+    """Everything goes along; the one that was opened keeps none of it, and is read on."""
+    path = tmp_path / "index.h5"
+    Index.of([row(n, 0, f"{n}") for n in range(9)]).save(path)
+    opened = Index.open(path).replaced(label=np.arange(9, dtype=np.int32) + 40)
+    near, place = opened.in_memory().near(5)
+    assert set(opened._loaded()) == {"label"}
+    assert opened.near(5)[0].size[5] == 6
+    path.unlink()
+    assert (
+        near.label[place] == 45 and near.name[place] == "5" and near.positive[place].tolist() == [0]
+    )
+
+
+def test_columns_that_are_loaded_all_the_same(tmp_path: Path) -> None:
+    """Somebody who asks for whole columns does not disturb those who read blocks."""
+    Index.of([row(n, 0, f"{n}") for n in range(9)]).save(tmp_path / "index.h5")
+    opened = Index.open(tmp_path / "index.h5")
+    opened.to_arrays()
+    near, place = opened.near(5)
+    assert near.size[place] == 6 and near.name[place] == "5"
+
+
 @pytest.mark.parametrize("column", ["shard", "offset", "size", "label", "sha256"])
 def test_damage_is_found_on_opening(tmp_path: Path, column: str) -> None:
     """One flipped bit of what reading needs, wherever it is."""
