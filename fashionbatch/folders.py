@@ -69,7 +69,12 @@ def find_run(model: Location | None) -> Path:
         RemoteError: a host cannot be reached, or refuses.
     """
     if isinstance(model, Address):
-        return _fetched(model)
+        from fashionbatch.remote.trouble import MissingError
+
+        try:
+            return _fetched(model)
+        except MissingError as error:
+            raise UsageError(f"--model {model}: there is no such run ({error})") from None
     if model is not None:
         for path in (model, RUNS / model):
             if path.is_dir():
@@ -91,23 +96,37 @@ def _fetched(model: Address) -> Path:
     from fashionbatch.models.card import CARD, WEIGHTS, load_card
     from fashionbatch.remote.mirror import Mirror
     from fashionbatch.remote.trouble import ChangedError, MissingError
+    from fashionbatch.training.curves import HISTORY
 
     folder = model.parent if model.path.endswith((f"/{CARD}", f"/{WEIGHTS}")) else model
-    try:
-        mirror = Mirror(folder, CARD)
-    except MissingError as error:
-        raise UsageError(f"--model {model}: there is no such run ({error})") from None
+    mirror = Mirror(folder, CARD)
     try:
         mirror.file(WEIGHTS, load_card(mirror.folder).sha256)
     except (ModelError, ChangedError, MissingError) as error:
         # what is said of the copy is meant of what it was copied from
         text = str(error).replace(str(mirror.folder), str(folder))
         raise ModelError(text) from None
+    for name in (HISTORY, CONFIG):  # of its training, which a model can do without
+        mirror.loose(name)
     return mirror.folder
 
 
-def run_at(path: Path) -> Path | None:
-    """The run that a user's path names, its folder or a name below ``runs/``, if it names one."""
+def run_at(path: Location) -> Path | None:
+    """The run that a user's path names, its folder or a name below ``runs/``, if it names one.
+
+    One at an address is fetched to this disk.
+
+    Raises:
+        ModelError: what lies at an address is damaged, or changed.
+        RemoteError: a host cannot be reached, or refuses.
+    """
+    if isinstance(path, Address):
+        from fashionbatch.remote.trouble import MissingError, RefusedError
+
+        try:
+            return None if path.path.endswith((".h5", ".hdf5")) else _fetched(path)
+        except (MissingError, RefusedError):  # who may not list is refused what is not there
+            return None
     for folder in (path, RUNS / path):
         if (folder / "model.json").is_file():
             return folder

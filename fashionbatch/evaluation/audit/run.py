@@ -298,6 +298,8 @@ def _draw(
                 continue
             title, about = titles[kind]
             first = entries[: config.most]
+            rows = (e[name] for e in first for name in ("row", "twin_row") if name in e)
+            catalogue.expect(rows)
             of = f"{about}; {len(first):,} of {len(entries):,}, {predictions.path.name}"
             png.save(path, sheet(list(cells(kind, first)), title, of), title)
             written.append(str(path))
