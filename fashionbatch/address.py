@@ -21,6 +21,7 @@ _BEGINNING = re.compile(r"([a-z][a-z0-9+.-]*)(::|:/{0,2})", re.IGNORECASE)
 _PARTS = re.compile(r"([a-z0-9]+)://([^/?]*)([^?]*)(\?.*)?", re.DOTALL)
 _BUCKET = re.compile(r"[\w.{},-]+", re.ASCII)
 _WILD = re.compile(r"[{*\[]")
+_BEGINNINGS = tuple(f"{scheme}://" for scheme in SCHEMES)
 _CREDENTIALS = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS",
@@ -194,6 +195,16 @@ def located(text: str | Location) -> Location:
         lost = ": give it as text, because a Path loses one" if isinstance(text, Path) else ""
         raise UsageError(f"an address begins with {scheme}://, with two slashes{lost}")
     return Path(text)
+
+
+def is_address(path: str | Path) -> bool:
+    """Whether an item's path is one: those of files on a disk never begin so.
+
+    Example:
+        >>> is_address("s3://bucket/1.jpg"), is_address("photos/s3:/1.jpg")
+        (True, False)
+    """
+    return isinstance(path, str) and path.startswith(_BEGINNINGS)
 
 
 def refuse_scheme(path: Path) -> None:

@@ -88,8 +88,25 @@ def find_run(model: Location | None) -> Path:
     return max(finished, key=lambda path: path.stat().st_mtime_ns).parent
 
 
-def run_at(path: Path) -> Path | None:
-    """The run that a user's path names, its folder or a name below ``runs/``, if it names one."""
+def run_at(path: Location) -> Path | None:
+    """The run that a user's path names, its folder or a name below ``runs/``, if it names one.
+
+    One at an address is fetched to this disk.
+
+    Raises:
+        ModelError: what lies at an address is damaged, or changed.
+        RemoteError: a host cannot be reached, or refuses.
+    """
+    if isinstance(path, Address):
+        from fashionbatch.models.copy import fetch
+        from fashionbatch.remote.trouble import MissingError, RefusedError
+        from fashionbatch.training.curves import HISTORY
+
+        try:
+            of_training = (HISTORY, CONFIG)  # which a model can do without
+            return None if path.path.endswith((".h5", ".hdf5")) else fetch(path, of_training)
+        except (MissingError, RefusedError):  # who may not list is refused what is not there
+            return None
     for folder in (path, RUNS / path):
         if (folder / "model.json").is_file():
             return folder

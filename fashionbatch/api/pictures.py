@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fashionbatch import folders
-from fashionbatch.address import Address
+from fashionbatch.address import Address, Location, located
 from fashionbatch.api.inference import predict
 from fashionbatch.api.telling import Tell, silent
 from fashionbatch.config import ExplainConfig, ReportConfig
@@ -19,14 +18,15 @@ from fashionbatch.specs import VisualizerSpec
 
 
 def explain(
-    visualizer: str, images: Sequence[str | Path] = (), *, tell: Tell = silent, **options: Any
+    visualizer: str, images: Sequence[str | Location] = (), *, tell: Tell = silent, **options: Any
 ) -> dict[str, Any]:
     """Draws why a model answers as it does.
 
     Args:
         visualizer: ``NAME[:k=v,...]``, such as ``grad-cam`` or ``grad-cam:target=dress``.
-        images: images, folders, data sets; with ``predictions`` names of its rows, or none for
-            those that ``rows`` says. Some visualizers need none.
+        images: images, folders, data sets, or addresses of images or data sets; with
+            ``predictions`` names of its rows, or none for those that ``rows`` says. Some
+            visualizers need none.
         tell: gets ``("start", {"of"})`` with the path of the model, or else of the predictions,
             and ``("picture", {"name", "about"})`` of each.
         options: the fields of :class:`fashionbatch.config.ExplainConfig`.
@@ -55,7 +55,7 @@ def explain(
     return explaining.explain(
         made,
         visualizer,
-        [os.fspath(image) for image in images],
+        [image.url if isinstance(image, Address) else str(image) for image in images],
         run,
         config,
         tell,
@@ -72,18 +72,20 @@ def _run_of(config: ExplainConfig, *, needed: bool) -> Path | None:
         return folders.find_run(config.model)
     if config.model is None and not needed:
         return None
+    from fashionbatch.store.copy import copied
     from fashionbatch.store.reader import open_predictions
 
-    with open_predictions(config.predictions) as opened:
+    with copied(config.predictions) as path, open_predictions(path) as opened:
         return folders.find_run_of(str(opened.model.get("sha256")), config.model)
 
 
-def report(source: str | Path, *, tell: Tell = silent, **options: Any) -> dict[str, Any]:
+def report(source: str | Location, *, tell: Tell = silent, **options: Any) -> dict[str, Any]:
     """Writes one HTML file that shows what a model answered, for people who do not know the code.
 
     Args:
-        source: a prediction file, or a run: then its validation images are predicted first, into
-            ``.report-val.h5`` in its folder.
+        source: a prediction file, or a run, or the address of either: of a run, its validation
+            images are predicted first, into ``.report-val.h5`` in its folder (in the cache, of one
+            at an address).
         tell: gets ``("stage", {"name", "items"})`` and ``("progress", {"items"})``, and what
             :func:`predict` tells.
         options: the fields of :class:`fashionbatch.config.ReportConfig`, such as ``output``.
@@ -99,31 +101,42 @@ def report(source: str | Path, *, tell: Tell = silent, **options: Any) -> dict[s
         'reports/photos-val.html'
     """
     config = make(ReportConfig, options)
-    path = Path(source)
-    run = folders.run_at(path)
+    where = located(source)
+    run = folders.run_at(where)
+    called = where if run is not None else config.model
     if run is not None:
         if config.model is not None:
-            raise UsageError(f"{path} is a run: leave --model out, or name a prediction file")
-        path = _predicted(run, config, tell)
+            raise UsageError(f"{where} is a run: leave --model out, or name a prediction file")
+        where = _predicted(run, config, tell)
     from fashionbatch import registry
     from fashionbatch.reporting import run as reporting
+    from fashionbatch.store.copy import copied
     from fashionbatch.store.reader import open_predictions
 
     name, settings = parse_choice(config.heatmap)
     component = registry.find("visualizer", name)
     visualizer = registry.create(component, **settings)
-    with open_predictions(path) as opened:
-        sha256 = str(opened.model.get("sha256"))
-    if run is None:
-        try:
-            run = folders.find_run_of(sha256, config.model)
-        except UsageError:
-            if config.model is not None:
-                raise
-    stem = run.name if run is not None and path.parent == run else path.stem
-    output = config.output or folders.REPORTS / f"{stem}.html"
-    drawn_by = component.provenance
-    return reporting.report(path, config, output, run, visualizer, tell, drawn_by=drawn_by)
+    with copied(where) as path:
+        with open_predictions(path) as opened:
+            sha256 = str(opened.model.get("sha256"))
+        if run is None:
+            try:
+                run = folders.find_run_of(sha256, config.model)
+            except UsageError:
+                if config.model is not None:
+                    raise
+        stem = run.name if run is not None and path.parent == run else path.stem
+        output = config.output or folders.REPORTS / f"{stem}.html"
+        return reporting.report(
+            path,
+            config,
+            output,
+            run,
+            visualizer,
+            tell,
+            drawn_by=component.provenance,
+            called=called if isinstance(called, Address) else run,
+        )
 
 
 def _predicted(run: Path, config: ReportConfig, tell: Tell) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -29,8 +28,10 @@ def explain(
         str, typer.Argument(metavar="VISUALIZER", help="NAME[:k=v,...], such as grad-cam.")
     ],
     images: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[IMAGES...]", help="Images, folders, data sets; some need none."),
+        list[str] | None,
+        typer.Argument(
+            metavar="[IMAGES...]", help="Images, folders, data sets, or URLs; some need none."
+        ),
     ] = None,
     json: Json = False,
     options: Any = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,7 +23,11 @@ class _Teller(Teller):
 
 def report(
     source: Annotated[
-        Path, typer.Argument(metavar="PREDICTIONS|RUN", help="Prediction file (HDF5), or a run.")
+        str,
+        typer.Argument(
+            metavar="PREDICTIONS|RUN",
+            help="Prediction file (HDF5), or a run, or the URL of either.",
+        ),
     ],
     json: Json = False,
     options: Any = None,

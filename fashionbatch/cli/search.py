@@ -30,7 +30,9 @@ def search(
     ],
     images: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGES...", help="Image files, or names of rows of the file."),
+        typer.Argument(
+            metavar="IMAGES...", help="Image files, their URLs, or names of rows of the file."
+        ),
     ],
     json: Json = False,
     options: Any = None,

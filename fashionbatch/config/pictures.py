@@ -23,7 +23,7 @@ class ExplainConfig(Checked):
     )
     output: Path = option(Path("explain"), "Folder for the pictures.", "--output", "-o")
     limit: int | None = option(None, "Explain at most so many images.", min=1)
-    predictions: Path | None = option(
+    predictions: Location | None = option(
         None, "Prediction file (HDF5): its rows are explained, by the model that made it."
     )
     rows: str | None = option(

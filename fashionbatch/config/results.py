@@ -144,7 +144,7 @@ class EvaluateConfig(LabelledConfig):
         None, "Table: column with the type of the class, such as upper; figures for each type."
     )
     by: str | None = option(None, "Table: a column, such as brand; figures for each of its values.")
-    against: Path | None = option(
+    against: Location | None = option(
         None, "Another prediction file of the same items: what is won, what is lost."
     )
     precision: float = option(

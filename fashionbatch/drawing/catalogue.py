@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -44,6 +46,16 @@ class Catalogue:
             return "it has changed since it was predicted"
         return data
 
+    def expect(self, rows: Iterable[int]) -> None:
+        """Says which rows are going to be read next, in this order: see :meth:`ShardSet.expect`."""
+        if self._shards is None:
+            return
+        places = []
+        for row in rows:
+            with suppress(FashionbatchError):  # told when it is read
+                places.append(self._place(Batch(self.predictions, row, row + 1)))
+        self._shards.expect(places)
+
     def close(self) -> None:
         """Closes the files that were opened."""
         if self._shards is not None:
@@ -61,6 +73,11 @@ class Catalogue:
         return {shard.file: i for i, shard in enumerate(self._shards.manifest.shards)}
 
     def _packed(self, batch: Batch) -> bytes:
+        assert self._shards is not None
+        return self._shards.read(self._place(batch))
+
+    def _place(self, batch: Batch) -> int:
+        """The row of the shards that a row of the file is of."""
         shards = self._shards
         assert shards is not None
         shard = self.predictions.shard_names[int(batch.shards[0])]
@@ -69,7 +86,7 @@ class Catalogue:
         rows = np.flatnonzero(shards.index.shard == self._numbers[shard])
         for row in rows.tolist():
             if str(shards.index.key[row]) == batch.keys[0] and shards.name(row) == batch.names[0]:
-                return shards.read(row)
+                return int(row)
         raise UsageError(f"it is not in {shard} any more")
 
     def _loose(self, name: str) -> bytes:

@@ -15,6 +15,7 @@ from fashionbatch.evaluation.intervals import bootstrap
 from fashionbatch.evaluation.outcomes import Outcomes
 from fashionbatch.evaluation.truth import Truth
 from fashionbatch.models import card as cards
+from fashionbatch.store.copy import copied
 from fashionbatch.store.reader import Predictions, open_predictions
 
 #: mistakes that are listed
@@ -47,7 +48,7 @@ def evaluate(
     bins = calibration.reliability(outcomes.confidence, outcomes.correct)
     against = None
     if config.against is not None:
-        with open_predictions(config.against) as other:
+        with copied(config.against) as path, open_predictions(path) as other:
             against = compare(predictions, outcomes, known_truth.labels, other).to_json()
         against["predictions"] = str(config.against)
     temperature = _temperature(predictions, outcomes, config.seed)

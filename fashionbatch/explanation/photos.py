@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from fashionbatch.address import Address, Location, is_address
 from fashionbatch.drawing.catalogue import Catalogue
 from fashionbatch.errors import ImageError, UsageError
 from fashionbatch.shards.read import is_shards, open_shards
@@ -21,6 +22,9 @@ from fashionbatch.store.answers import answers_of
 from fashionbatch.store.reader import Predictions
 
 T = TypeVar("T")
+
+#: photographs that are announced to whoever reads them
+_TOGETHER = 64
 
 
 class Source(NamedTuple):
@@ -37,19 +41,20 @@ class Source(NamedTuple):
     read: Callable[[], bytes]
 
 
-def of_paths(paths: Sequence[Path], limit: int | None = None) -> Iterator[Source]:
+def of_paths(paths: Sequence[Location], limit: int | None = None) -> Iterator[Source]:
     """Images, folders and data sets; of a loose image its folder's name is the class.
 
     Args:
-        paths: of them.
+        paths: of them, or their addresses.
         limit: so many are wanted at most: of a folder or data set with more, they are spread over
             it, because its first ones may all be of one class; of several, each gives in turn.
 
     Raises:
         UsageError: one does not exist.
+        RemoteError: a host cannot be reached, or refuses.
     """
     for path in paths:
-        if not path.exists():
+        if isinstance(path, Path) and not path.exists():
             raise UsageError(f"{path} does not exist: name images, folders or data sets")
     each = [_of_path(path, limit) for path in paths]
     if limit is None:
@@ -59,26 +64,41 @@ def of_paths(paths: Sequence[Path], limit: int | None = None) -> Iterator[Source
         yield from (source for source in row if source is not None)
 
 
-def _of_path(path: Path, limit: int | None) -> Iterator[Source]:
-    if is_shards(path):
+def _of_path(path: Location, limit: int | None) -> Iterator[Source]:
+    found = _images(path)
+    if found is None:
         shards = open_shards(path)
-        for row in _spread(range(len(shards)), limit):
+        for place, row in enumerate(rows := _spread(range(len(shards)), limit)):
+            if place % _TOGETHER == 0:
+                shards.expect(rows[place : place + _TOGETHER])
             number = int(shards.labels[row])
             label = shards.classes[number] if number >= 0 else None
             yield Source(shards.name(row), label, functools.partial(shards.read, row))
         return
-    found = (
-        [Item(name=to_text(path.name), path=path)]
-        if path.is_file()
-        else [
-            item
-            for item in FolderSource(path, layout="flat").items()
-            if not isinstance(item, Failure)  # not an image
-        ]
-    )
     for item in _spread(found, limit):
-        folder = Path(item.path or path).absolute().parent
-        yield Source(item.name, folder.name or None, item.read)
+        yield Source(item.name, _folder(item) or None, item.read)
+
+
+def _images(path: Location) -> Sequence[Item] | None:
+    """Loose images; ``None`` of shards."""
+    if isinstance(path, Address):
+        from fashionbatch.sources import elsewhere
+
+        return elsewhere.images(path)
+    if is_shards(path):
+        return None
+    if path.is_file():
+        return [Item(name=to_text(path.name), path=path)]
+    found = FolderSource(path, layout="flat").items()
+    return [item for item in found if not isinstance(item, Failure)]  # not an image
+
+
+def _folder(item: Item) -> str:
+    """The name of the folder that an image lies in."""
+    assert item.path is not None
+    if is_address(item.path):
+        return Address(str(item.path)).parent.path.rpartition("/")[2]
+    return Path(item.path).absolute().parent.name
 
 
 def _spread(found: Sequence[T], limit: int | None) -> Sequence[T]:
@@ -92,7 +112,9 @@ def of_rows(
     predictions: Predictions, catalogue: Catalogue, rows: npt.NDArray[np.int64]
 ) -> Iterator[Source]:
     """Rows of a prediction file, in the order given."""
-    for row in rows.tolist():
+    for place, row in enumerate(rows.tolist()):
+        if place % _TOGETHER == 0:
+            catalogue.expect(rows[place : place + _TOGETHER].tolist())
         found = predictions[row]
         yield Source(found.name, found.label, functools.partial(_read, catalogue, row))
 

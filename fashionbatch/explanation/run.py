@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from fashionbatch.address import Address, Location, located
 from fashionbatch.config import ExplainConfig
 from fashionbatch.drawing import catalogue as catalogues
 from fashionbatch.drawing import png
@@ -25,6 +26,7 @@ from fashionbatch.models.build import find_backbone
 from fashionbatch.models.freeze import block_names
 from fashionbatch.parse import parse_bottleneck, parse_choice
 from fashionbatch.pipeline.decode import decode
+from fashionbatch.store.copy import copied
 from fashionbatch.store.reader import open_predictions
 
 Tell = Callable[[str, dict[str, Any]], None]
@@ -54,8 +56,8 @@ def explain(
     Args:
         visualizer: draws them.
         name: of the visualizer, with its options; kept in each picture's file.
-        images: images, folders, data sets; with ``config.predictions`` names of its rows. None
-            for a visualizer that needs none.
+        images: images, folders, data sets, or addresses of images or data sets; with
+            ``config.predictions`` names of its rows. None for a visualizer that needs none.
         run: folder of the model; ``None`` where ``config.predictions`` will do.
         config: of the job.
         tell: gets ``("picture", {"name", "about"})`` of each that was saved.
@@ -84,12 +86,15 @@ def explain(
         if needs_model:
             assert run is not None
             explained = load(run, config.device)
-        sources: Iterator[Source] | None = photos.of_paths([Path(i) for i in images], config.limit)
-        if config.predictions is not None:
-            predictions = stack.enter_context(open_predictions(config.predictions))
+        sources: Iterator[Source] | None = None
+        if config.predictions is None:
+            if images:
+                sources = photos.of_paths([located(i) for i in images], config.limit)
+        else:
+            path = stack.enter_context(copied(config.predictions))
+            predictions = stack.enter_context(open_predictions(path))
             catalogue = catalogues.find(predictions, config.catalog)
             wanted = bool(images) or all_rows
-            sources = None
             if isinstance(catalogue, Catalogue):
                 stack.callback(catalogue.close)
                 explained = replace(explained, catalogue=catalogue)
@@ -101,8 +106,6 @@ def explain(
                 rows = photos.choose(predictions, config.rows or _MISTAKES, images)
                 assert isinstance(catalogue, Catalogue)
                 sources = photos.of_rows(predictions, catalogue, rows)
-        elif not images:
-            sources = None
         kept = {"Visualizer": name, "Provider": provider, "Model": explained.sha256}
         origin = _origin(images, run, config, rows=sources is not None)
         saving = _Saving(config.output, origin, kept, tell)
@@ -126,13 +129,20 @@ def _origin(images: Sequence[str], run: Path | None, config: ExplainConfig, *, r
     """In a few letters, what a picture is of that is not of one photograph."""
     if config.predictions is not None:
         which = f"-{config.rows or _MISTAKES}" if rows and not images else ""
-        return config.predictions.stem + which
+        return _stem(config.predictions) + which
     if not images:
         assert run is not None
         return run.name
     more = f"+{len(images) - 1}" if len(images) > 1 else ""
-    first = Path(images[0]).resolve()
-    return (first.stem if first.is_file() else first.name) + more
+    return _stem(located(images[0])) + more
+
+
+def _stem(location: Location) -> str:
+    """What a picture of something is called after: its name, that of a file without its suffix."""
+    if isinstance(location, Address):
+        return Path(location.name).stem
+    first = location.resolve()
+    return first.stem if first.is_file() else first.name
 
 
 def _draw(

@@ -75,12 +75,12 @@ def look(address: Address) -> Object:
 
 
 def look_at(addresses: Sequence[Address]) -> list[Object | FashionbatchError]:
-    """What lies at addresses of one scheme, each by itself: an object, or the error."""
+    """What lies at addresses, each by itself: an object, or the error."""
 
     async def one(store: Store, address: Address) -> Object:
         return await _tried(address, lambda: store.look(address))
 
-    return _each(addresses[0].scheme, one, addresses) if addresses else []
+    return _of_all(addresses, lambda address: address, one)
 
 
 def need_ranges(found: Object) -> None:
@@ -129,6 +129,21 @@ def whole(address: Address, most: int) -> bytes:
     if found.size > most:
         raise told(Trouble(Kind.FINAL, f"it has {found.size} bytes"), address, 0)
     return b"".join(pieces(found))
+
+
+def wholes(found: Sequence[Object]) -> list[bytes | FashionbatchError]:
+    """Objects of any hosts, each by itself: all of its bytes, or the error.
+
+    As many as are asked for are in memory at the same time.
+    """
+
+    async def one(store: Store, each: Object) -> bytes:
+        step = PIECE if each.ranged else max(each.size, 1)
+        places = range(0, each.size, step)
+        ranges = [Range(each, place, min(place + step, each.size)) for place in places]
+        return b"".join([await _part(store, part) for part in ranges])
+
+    return _of_all(found, lambda each: each.address, one)
 
 
 def fetch(found: Object, path: Path) -> None:
@@ -251,6 +266,21 @@ async def _tried(address: Address, attempt: Callable[[], Awaitable[T]], *, size:
         if trouble.kind is not Kind.PASSING or time.monotonic() + pause >= end:
             raise told(trouble, address, patience) from None
         await asyncio.sleep(pause)
+
+
+def _of_all(
+    items: Sequence[S],
+    address: Callable[[S], Address],
+    work: Callable[[Store, S], Awaitable[T]],
+) -> list[T | FashionbatchError]:
+    """As :func:`_each`, of hosts of several kinds."""
+    schemes = [address(item).scheme for item in items]
+    made: dict[int, T | FashionbatchError] = {}
+    for scheme in dict.fromkeys(schemes):
+        places = [place for place, own in enumerate(schemes) if own == scheme]
+        found = _each(scheme, work, [items[place] for place in places])
+        made.update(zip(places, found, strict=True))
+    return [made[place] for place in range(len(items))]
 
 
 def _each(

@@ -9,7 +9,7 @@ from fashionbatch.address import Address
 from fashionbatch.errors import RemoteError
 from fashionbatch.remote import cache as caches
 from fashionbatch.remote import client
-from fashionbatch.remote.trouble import ChangedError
+from fashionbatch.remote.trouble import ChangedError, MissingError, RefusedError
 
 #: bytes of a file that says what the others are
 _MOST = 256 << 20
@@ -75,6 +75,24 @@ class Mirror:
             f"{self.address / name} is not the file that was stated beside it (SHA-256): copy or "
             "make it again"
         )
+
+    def loose(self, name: str) -> None:
+        """Fetches a small file of which nothing is stated, where there is one.
+
+        Raises:
+            RemoteError: it cannot be had, or the cache cannot be written to.
+        """
+        path = self.folder / name
+        try:
+            data = client.whole(self.address / name, _MOST)
+        except (MissingError, RefusedError):  # who may not list is refused what is not there
+            path.unlink(missing_ok=True)
+            return
+        try:
+            files.write(path, data)
+        except OSError as error:
+            raise _unkept(error) from error
+        self._cache.grown(len(data))
 
 
 def _unkept(error: OSError) -> RemoteError:

@@ -50,6 +50,10 @@ class ChangedError(RemoteError):
     """An object is not the one that was found there first."""
 
 
+class RefusedError(RemoteError):
+    """A host answers, and does not give an object."""
+
+
 class Kind(Enum):
     """Of trouble: what is to be done about it."""
 
@@ -118,7 +122,7 @@ def told(trouble: Trouble, address: Address, seconds: float) -> RemoteError:
             return MissingError(f"{address} does not exist ({reason}): see how it is written")
         case Kind.FORBIDDEN:
             rights = _RIGHTS.get(address.scheme, "see whether the address needs a user or is old")
-            return RemoteError(f"{what} {address.host} refuses {address} ({reason}): {rights}")
+            return RefusedError(f"{what} {address.host} refuses {address} ({reason}): {rights}")
         case Kind.CHANGED:
             return ChangedError(
                 f"{address} has changed while it was in use ({reason}): run the command again"
@@ -128,7 +132,7 @@ def told(trouble: Trouble, address: Address, seconds: float) -> RemoteError:
                 f"{what} {address.host} gave nothing of {address} within {seconds:.3g} s "
                 f"({reason}): see whether it can be reached, and run the command again"
             )
-    return RemoteError(f"{what} {address.host} cannot give {address}: {reason}")
+    return RefusedError(f"{what} {address.host} cannot give {address}: {reason}")
 
 
 def _status(error: BaseException) -> int | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fashionbatch.address import Location
 from fashionbatch.models.card import ModelCard
 from fashionbatch.recipe import CONFIG
 from fashionbatch.store.reader import Predictions
@@ -17,8 +18,10 @@ from fashionbatch.training import curves
 _SHOWN = ("loss", "top1", "top3", "attr_recall3", "attr_map")
 
 
-def facts(predictions: Predictions, card: ModelCard | None, run: Path | None) -> list[list[str]]:
-    """Names and values, in the order in which people ask."""
+def facts(
+    predictions: Predictions, card: ModelCard | None, run: Path | None, called: Location | None
+) -> list[list[str]]:
+    """Names and values, in the order in which people ask; of a run, what it is ``called``."""
     known = predictions.fingerprint
     model = predictions.model
     lineage = model.get("lineage", {})
@@ -32,7 +35,7 @@ def facts(predictions: Predictions, card: ModelCard | None, run: Path | None) ->
         ("Weights it began with", lineage.get("weights")),
         ("Trained on", lineage.get("data")),
         ("Data fingerprint", lineage.get("data_fingerprint")),
-        ("Run", run),
+        ("Run", called),
         ("How it was trained", _training(run)),
         ("Model (SHA-256)", model.get("sha256")),
         ("Temperature", model.get("temperature") if model.get("temperature", 1.0) != 1 else None),

@@ -38,6 +38,7 @@ def thumbnails(
     """Pictures by row, and reasons by row where there is none."""
     made: dict[int, str] = {}
     failed: dict[int, str] = {}
+    catalogue.expect(rows)
     for row in rows:
         image = _read(catalogue, row)
         if isinstance(image, str):
@@ -59,6 +60,7 @@ def heatmaps(
     made: dict[int, str] = {}
     for start in range(0, len(rows), _TOGETHER):
         some = rows[start : start + _TOGETHER]
+        catalogue.expect(some)
         read = [(row, _read(catalogue, row)) for row in some]
         images = [(row, image) for row, image in read if not isinstance(image, str)]
         if images:

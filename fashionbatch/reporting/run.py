@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fashionbatch import files
+from fashionbatch.address import Location
 from fashionbatch.config import AuditConfig, EvaluateConfig, ReportConfig
 from fashionbatch.drawing import catalogue as catalogues
 from fashionbatch.drawing.catalogue import Catalogue
@@ -53,6 +54,7 @@ def report(
     tell: Tell,
     *,
     drawn_by: Mapping[str, str],
+    called: Location | None = None,
 ) -> dict[str, Any]:
     """Writes one HTML file that shows what is in a prediction file.
 
@@ -64,6 +66,7 @@ def report(
         visualizer: draws the heat maps.
         tell: gets ``("stage", {"name", "items"})`` and ``("progress", {"items"})``.
         drawn_by: name, provider and version of the visualizer.
+        called: what the run is called: its address, where ``run`` is a copy.
 
     Returns:
         ``{"output", "bytes", "items", "listed", "thumbnails", "heatmaps", "notes"}``; ``notes`` say
@@ -77,7 +80,7 @@ def report(
     if config.heatmaps and not isinstance(visualizer, HeatVisualizer):
         raise UsageError(f"--heatmap {config.heatmap}: it makes no heat maps, as grad-cam does")
     with open_predictions(path) as predictions:
-        made = _Report(predictions, config, run, tell)
+        made = _Report(predictions, config, run, tell, called or run)
         data = made.data(visualizer)
         if data["heatmaps"]:
             data["about"].append(["Heat maps", about.versioned(drawn_by)])
@@ -120,8 +123,14 @@ class _Images:
 
 class _Report:
     def __init__(
-        self, predictions: Predictions, config: ReportConfig, run: Path | None, tell: Tell
+        self,
+        predictions: Predictions,
+        config: ReportConfig,
+        run: Path | None,
+        tell: Tell,
+        called: Location | None,
     ) -> None:
+        self.called = called
         self.predictions, self.config, self.run, self.tell = predictions, config, run, tell
         self.notes: list[str] = []
         self.labels = self._labels()
@@ -157,7 +166,7 @@ class _Report:
             "subtitle": f"Made on {datetime.now(UTC):%Y-%m-%d} from {predictions.path.name}",
             "figures": chapters.figures(judged, counts),
             "notes": self.notes,
-            "about": about.facts(predictions, card, self.run),
+            "about": about.facts(predictions, card, self.run, self.called),
             "history": about.history(self.run, card),
             "classes": list(predictions.classes),
             "histograms": chapters.histograms(self.answers, len(predictions.classes)),

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fashionbatch.address import Address, located
 from fashionbatch.errors import ImageError, UnknownNameError, UsageError
 from fashionbatch.models import card as cards
 from fashionbatch.models import device as devices
@@ -41,13 +42,17 @@ class Query:
     features: npt.NDArray[np.float32]
 
 
-def is_file(text: str) -> bool:
-    """Whether a query names an image file; otherwise it names a row.
+def is_file(text: str, predictions: Predictions) -> bool:
+    """Whether a query names an image file, or its address; otherwise it names a row.
+
+    A row that is called like an address is a row: it is known already.
 
     Raises:
-        UsageError: it is a folder.
+        UsageError: it is a folder, or an address of a kind that is not read.
     """
-    path = Path(text)
+    path = located(text)
+    if isinstance(path, Address):
+        return text not in predictions
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name images in it, or rows of the prediction file")
     return path.exists()
@@ -73,7 +78,7 @@ def of_files(
     """The queries of image files, each in its place.
 
     Args:
-        paths: of the images.
+        paths: of the images, or their addresses.
         run: folder of the model.
         layer: whose output is compared.
         device_name: where to compute it.
@@ -90,9 +95,9 @@ def of_files(
         pixels: list[npt.NDArray[Any]] = []
         some: list[Query | dict[str, str] | None] = []
         for path in paths[start : start + _TOGETHER]:
-            name = to_text(path)
+            name, item = _item(path)
             try:
-                data = Item(name=name, path=path).read()
+                data = item.read()
                 pixels.append(fit(decode(data), card.preprocessing))
             except (ImageError, OSError) as error:
                 reason = str(error) if isinstance(error, ImageError) else _reason(error)
@@ -111,6 +116,14 @@ def of_files(
                     some[place] = Query(name=name, data=data, features=values)
         made += [entry for entry in some if entry is not None]
     return made
+
+
+def _item(text: str) -> tuple[str, Item]:
+    """What is said of an image, and what reads it."""
+    where = located(text)
+    if isinstance(where, Address):
+        return str(where), Item(name=where.name, path=where.url)
+    return to_text(text), Item(name=to_text(text), path=where)
 
 
 def _reason(error: OSError) -> str:

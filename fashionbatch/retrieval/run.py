@@ -87,7 +87,7 @@ def _queries(
     config: SearchConfig,
     layer: str,
 ) -> tuple[list[Query], list[dict[str, str]]]:
-    paths = [image for image in images if queries.is_file(image)]
+    paths = [image for image in images if queries.is_file(image, predictions)]
     rows = {i: queries.of_row(predictions, i, layer) for i in images if i not in paths}
     computed = iter(queries.of_files(paths, find_model(), layer, config.device) if paths else ())
     made = [rows[image] if image in rows else next(computed) for image in images]
@@ -138,14 +138,16 @@ def _draw(
     try:
         for query, entry in zip(asked, told, strict=True):
             own = ("looked for", query.name)
+            rows = [n["row"] for n in entry["neighbours"][: sheet.MOST]]
+            catalogue.expect(rows if query.row is None else [query.row, *rows])
             if query.row is not None:
                 first = shown(query.name, query.row, own)
             else:
                 first = Shown(data=query.data, lines=own)
-            found = entry["neighbours"]
+            found = entry["neighbours"][: sheet.MOST]
             drawn = [
                 shown(n["name"], n["row"], (f"{n['rank']}.  {n['similarity']:.3f}", *_words(n)))
-                for n in found[: sheet.MOST]
+                for n in found
             ]
             count = f"the {len(drawn)} nearest" if len(drawn) != 1 else "the nearest"
             page = sheet.draw(first, drawn, query.name, f"{count} by cosine similarity of {about}")

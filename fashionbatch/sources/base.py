@@ -12,6 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from fashionbatch.address import is_address
+
 #: most bytes of an image file
 MAX_BYTES = 256 << 20
 
@@ -21,14 +23,16 @@ class Item:
     """One photograph of a catalogue.
 
     Its bytes are ``data``; or the file ``path``; or, with ``offset``, ``size`` bytes of that file.
+    Where the path is an address, they are those of what lies there.
 
     Attributes:
         name: what the catalogue calls it, such as its path below the folder, with ``/``; valid
             UTF-8 (see :func:`to_text`). Of two items with the same name one is left out.
-        path: the file that holds it.
+        path: the file that holds it, or its address as text, such as ``"s3://bucket/1.jpg"``.
         data: the bytes themselves, for small catalogues.
         offset: first byte within ``path``, or whatever the source's own ``read`` makes of it.
-        size: length in bytes, with ``offset``.
+        size: length in bytes, with ``offset``; and of an address, where it is known.
+        version: of what lies at an address, where it is known: another one is not read.
         label: its class, or ``None``.
         split: ``"train"``, ``"val"``, ``"test"``, or ``None`` where the catalogue has no splits.
         group: what must not be torn apart by a split, such as the product; or ``None``.
@@ -47,6 +51,7 @@ class Item:
     data: bytes | None = None
     offset: int | None = None
     size: int | None = None
+    version: str | None = None
     label: str | None = None
     split: str | None = None
     group: str | None = None
@@ -62,11 +67,17 @@ class Item:
 
         Raises:
             OSError: the file cannot be read, is not a regular one, or is over :data:`MAX_BYTES`.
+            ImageError: a host does not give what lies at an address.
+            RemoteError: a host cannot be reached.
         """
         if self.data is not None:
             return self.data
         if self.path is None:
             raise ValueError(f"item {self.name!r} has neither path nor data")
+        if is_address(self.path):
+            from fashionbatch.sources import elsewhere
+
+            return elsewhere.read(self)
         # not blocking: opening a named pipe would wait for its writer for ever
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)

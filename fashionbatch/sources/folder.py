@@ -86,7 +86,7 @@ class FolderSource(Source):
             for parts, reason in walk(self.path):
                 name = to_text("/".join(parts))
                 rest = parts[int(shape.splits) :]
-                if reason is None and shape.nested and len(rest) < 2 and not _is_image(parts[-1]):
+                if reason is None and shape.nested and len(rest) < 2 and not is_image(parts[-1]):
                     reason = "it lies beside the folders and has no image's suffix"
                 if reason is not None:
                     yield Failure(name=name, stage="source", reason=reason)
@@ -161,10 +161,10 @@ def _level(folder: Path) -> tuple[str | None, list[str]]:
             if _is_folder(entry):
                 if next(_visible(Path(entry.path)), None) is not None:
                     folders.append(entry.name)
-            elif len(files) < 1 or _is_image(entry.name):
-                files = [min([f for f in files if _is_image(f)] + [entry.name])]
+            elif len(files) < 1 or is_image(entry.name):
+                files = [min([f for f in files if is_image(f)] + [entry.name])]
     if folders:
-        files = [f for f in files if _is_image(f)]
+        files = [f for f in files if is_image(f)]
     return (files[0] if files else None), sorted(folders)
 
 
@@ -182,10 +182,11 @@ def holds_images(folder: Path) -> bool:
         >>> holds_images(Path("catalog"))  # doctest: +SKIP
         True
     """
-    return any(_is_image(parts[-1]) for parts in _visible(folder))
+    return any(is_image(parts[-1]) for parts in _visible(folder))
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a file's name has an image's suffix."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  # a Path is slow
 
 

@@ -144,12 +144,11 @@ class PartSet:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        if number in self._checked:
-            file = h5py.File(parts.path_of(self.path, number))
-        else:
-            file = parts.open_checked(self.path, number, self.manifest.fingerprint)
+        if number not in self._checked:
+            # in memory as a whole, which so many open ones are not to be
+            parts.open_checked(self.path, number, self.manifest.fingerprint).close()
             self._checked.add(number)
-        self._open[number] = file
+        file = self._open[number] = h5py.File(parts.path_of(self.path, number))
         if len(self._open) > _OPEN:
             self._open.popitem(last=False)[1].close()
         return file

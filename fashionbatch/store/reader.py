@@ -218,7 +218,10 @@ class Predictions:
     @property
     def labels(self) -> npt.NDArray[np.int32]:
         """int32 ``[N]``, -1 unknown."""
-        labels: npt.NDArray[np.int32] = self.column("items/label")[()]
+        column = self.column("items/label")
+        labels = np.empty(len(column), np.int32)
+        for start in range(0, len(column), BATCH):
+            labels[start : start + BATCH] = column[start : start + BATCH]
         return labels
 
     @property

@@ -101,7 +101,8 @@ def test_nobody_is_judged_by_what_was_learnt_from_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(probe, "_Probe", Spy)
     monkeypatch.setattr(probe, "_TOGETHER", 7)
     done: list[int] = []
-    probe.cross_validated(features, np.arange(30), labels, 3, folds=4, seed=0, advance=done.append)
+    judge = probe.CrossValidated(features, np.arange(30), labels, 3, folds=4, seed=0)
+    assert [len(block) for block in judge.blocks(done.append)] == [7, 7, 7, 7, 2]
     assert sum(done) == 30
 
 
@@ -132,7 +133,10 @@ def test_confident_learning_item_by_item(seed: int, count: int, classes: int) ->
         best = max(confident, key=lambda c: p[c], default=None)
         if best is not None and best != label and p[best] > p[label]:
             expected[place] = best, p[label] - p[best]
-    found = suspects.find(probability, labels)
+    step = int(draw.integers(1, count + 1))
+    blocks = [probability[start : start + step] for start in range(0, count, step)]
+    found = suspects.find(lambda: blocks, labels, classes)
+    assert found.agreement == pytest.approx((probability.argmax(axis=1) == labels).mean())
     got = dict(zip(found.places.tolist(), found.suggested.tolist(), strict=True))
     assert got == {place: best for place, (best, _) in expected.items()}
     assert found.margin.tolist() == pytest.approx(sorted(m for _, m in expected.values()))

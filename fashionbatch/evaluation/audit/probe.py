@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -22,22 +22,14 @@ _MOST = 20_000
 #: 0.90, 1e-2 at 0.38 to 0.57 (EfficientNet-Lite0's features, three draws)
 _WEIGHT_DECAYS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 _STEPS = 60
-_TOGETHER = 8192  # rows
+#: rows that are judged at a time, and bytes of features that are read at a time
+_TOGETHER, _BLOCK = 8192, 32 << 20
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
 
-def cross_validated(
-    features: Column,
-    rows: Rows,
-    labels: npt.NDArray[np.int32],
-    classes: int,
-    *,
-    folds: int,
-    seed: int,
-    advance: Callable[[int], None] = lambda rows: None,
-) -> Floats:
+class CrossValidated:
     """Probabilities of each item's classes from a classifier trained on the other folds.
 
     Multinomial logistic regression on the features, those of maps averaged over the places. Items
@@ -48,43 +40,58 @@ def cross_validated(
         rows: int64 ``[n]``, ascending: the labelled ones.
         labels: int32 ``[n]``, from 0 to ``classes - 1``.
         classes: how many there are.
-        folds: how many, at least 2.
+        folds: how many, 2 to 100.
         seed: of the deal.
-        advance: called with the number of items done.
-
-    Returns:
-        float32 ``[n, classes]``.
     """
-    draw = np.random.default_rng(seed)
-    fold = dealt(labels, folds, draw)
-    probes = []
-    decay: float | None = None
-    for number in range(folds):
-        others = np.flatnonzero(fold != number)
-        if len(others) > _MOST:
-            others = np.sort(draw.permutation(others)[:_MOST])
-        values, known = read(features, rows[others]), labels[others]
-        if decay is None:
-            held_out = np.flatnonzero(fold == number)[:_MOST]
-            judged = read(features, rows[held_out]), labels[held_out]
-            decay = min(_WEIGHT_DECAYS, key=partial(_surprise, values, known, classes, judged))
-        probes.append(_Probe(values, known, classes, decay))
-    found = np.empty((len(rows), classes), np.float32)
-    for start in range(0, len(rows), _TOGETHER):
-        block = slice(start, start + _TOGETHER)
-        values = read(features, rows[block])
-        for number, probe in enumerate(probes):
-            mine = np.flatnonzero(fold[block] == number)
-            found[start + mine] = probe(values[mine])
-        advance(len(values))
-    return found
+
+    def __init__(
+        self,
+        features: Column,
+        rows: Rows,
+        labels: npt.NDArray[np.int32],
+        classes: int,
+        *,
+        folds: int,
+        seed: int,
+    ) -> None:
+        draw = np.random.default_rng(seed)
+        self._features, self._rows, self._classes = features, rows, classes
+        self._fold = fold = dealt(labels, folds, draw)
+        self._probes = []
+        decay: float | None = None
+        for number in range(folds):
+            others = np.flatnonzero(fold != number)
+            if len(others) > _MOST:
+                others = np.sort(draw.permutation(others)[:_MOST])
+            values, known = read(features, rows[others]), labels[others]
+            if decay is None:
+                held_out = np.flatnonzero(fold == number)[:_MOST]
+                judged = read(features, rows[held_out]), labels[held_out]
+                decay = min(_WEIGHT_DECAYS, key=partial(_surprise, values, known, classes, judged))
+            self._probes.append(_Probe(values, known, classes, decay))
+
+    def blocks(self, advance: Callable[[int], None] = lambda rows: None) -> Iterator[Floats]:
+        """float32 ``[b, classes]`` of some items after the other: all would not fit into memory.
+
+        Args:
+            advance: called with the number of items done.
+        """
+        for start in range(0, len(self._rows), _TOGETHER):
+            block = slice(start, start + _TOGETHER)
+            values = read(self._features, self._rows[block])
+            found = np.empty((len(values), self._classes), np.float32)
+            for number, probe in enumerate(self._probes):
+                mine = np.flatnonzero(self._fold[block] == number)
+                found[mine] = probe(values[mine])
+            yield found
+            advance(len(values))
 
 
 def dealt(
     labels: npt.NDArray[np.int32], folds: int, draw: np.random.Generator
-) -> npt.NDArray[np.int64]:
-    """int64 ``[n]``, the fold of each item; of each class as many in each, give or take one."""
-    fold = np.empty(len(labels), np.int64)
+) -> npt.NDArray[np.int8]:
+    """int8 ``[n]``, the fold of each item; of each class as many in each, give or take one."""
+    fold = np.empty(len(labels), np.int8)
     begin = 0
     for label in np.unique(labels):
         mine = draw.permutation(np.flatnonzero(labels == label))
@@ -103,8 +110,10 @@ def read(features: Column, rows: Rows) -> Floats:
     if not len(rows):
         return np.empty((0, features.shape[1]), np.float32)
     blocks = []
-    for start in range(int(rows[0]), int(rows[-1]) + 1, _TOGETHER):
-        low, high = np.searchsorted(rows, [start, start + _TOGETHER])
+    width = int(np.prod(features.shape[1:], dtype=np.int64)) * features.dtype.itemsize
+    step = max(1, min(_TOGETHER, _BLOCK // max(1, width)))
+    for start in range(int(rows[0]), int(rows[-1]) + 1, step):
+        low, high = np.searchsorted(rows, [start, start + step])
         if low < high:
             mine = rows[low:high]
             values = features[int(mine[0]) : int(mine[-1]) + 1][mine - mine[0]]

@@ -79,18 +79,19 @@ def look(
         )
     features = predictions.features(config.features)
     few = len(rows) <= _MOST_PAIRS
-    tell("start", {"items": len(rows) * (1 + few)})
+    tell("start", {"items": len(rows) * (2 + few)})  # all items are judged twice
 
     def advance(count: int) -> None:
         tell("progress", {"items": count})
 
-    probability = probe.cross_validated(
-        features, rows, mine, len(predictions.classes),
-        folds=config.folds, seed=config.seed, advance=advance,
-    )  # fmt: skip
-    found = _Audit(predictions, rows, mine, probability)
+    classes = len(predictions.classes)
+    judge = probe.CrossValidated(
+        features, rows, mine, classes, folds=config.folds, seed=config.seed
+    )
+    doubted = suspects.find(lambda: judge.blocks(advance), mine, classes)
+    found = _Audit(predictions, rows, mine)
     listed: dict[str, list[dict[str, Any]]] = {
-        "suspects": found.suspects(),
+        "suspects": found.suspects(doubted),
         "twins": [],
         "outliers": [],
     }
@@ -103,8 +104,8 @@ def look(
         listed["outliers"] = found.outliers(around, lonely)
     return Findings(
         items=len(rows),
-        agreement=round(float((probability.argmax(axis=1) == mine).mean()), 6),
-        listed=listed,
+        agreement=round(doubted.agreement, 6),
+        listed={kind: found.named(entries) for kind, entries in listed.items()},
         scarce=_scarce(predictions, mine, config.folds),
         no_pairs=None
         if few
@@ -184,28 +185,32 @@ class _Audit:
         predictions: Predictions,
         rows: npt.NDArray[np.int64],
         labels: npt.NDArray[np.int32],
-        probability: npt.NDArray[np.float32],
     ) -> None:
         self.predictions, self.rows, self.labels = predictions, rows, labels
-        self.probability = probability
-        self.names = names_of(predictions, rows)
 
-    def suspects(self) -> list[dict[str, Any]]:
-        found = suspects.find(self.probability, self.labels)
-        listed = []
-        triples = zip(found.places, found.suggested, found.margin, strict=True)
-        for place, suggested, margin in triples:
-            chances = self.probability[place]
-            listed.append(
-                {
-                    **self._item(place),
-                    "suggested": self.predictions.classes[suggested],
-                    "label_probability": round(float(chances[self.labels[place]]), 6),
-                    "suggested_probability": round(float(chances[suggested]), 6),
-                    "margin": round(float(margin), 6),
-                }
+    def suspects(self, found: suspects.Suspects) -> list[dict[str, Any]]:
+        return [
+            {
+                **self._item(place),
+                "suggested": self.predictions.classes[suggested],
+                "label_probability": round(float(own), 6),
+                "suggested_probability": round(float(other), 6),
+                "margin": round(float(own - other), 6),
+            }
+            for place, suggested, own, other in zip(
+                found.places, found.suggested, found.own, found.other, strict=True
             )
-        return listed
+        ]
+
+    def named(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """With the names of the rows: those of all items would not fit into memory."""
+        pairs = [(e, f"{kind}row", kind.rstrip("_") or "name")
+                 for e in entries for kind in ("", "twin_") if f"{kind}row" in e]  # fmt: skip
+        rows = np.unique(np.array([e[row] for e, row, _ in pairs], np.int64))
+        names = dict(zip(rows.tolist(), names_of(self.predictions, rows), strict=True))
+        for entry, row, name in pairs:
+            entry[name] = names[entry[row]]
+        return entries
 
     def twins(self, around: neighbourhood.Neighbourhood) -> list[dict[str, Any]]:
         pairs = zip(around.twins[:_MOST_LISTED], around.similarities, strict=False)
@@ -226,7 +231,7 @@ class _Audit:
         row = int(self.rows[place])
         return {
             "row": row,
-            "name": self.names[place],
+            "name": "",  # see named()
             "label": self.predictions.classes[int(self.labels[place])],
         }
 
@@ -298,6 +303,8 @@ def _draw(
                 continue
             title, about = titles[kind]
             first = entries[: config.most]
+            rows = (e[name] for e in first for name in ("row", "twin_row") if name in e)
+            catalogue.expect(rows)
             of = f"{about}; {len(first):,} of {len(entries):,}, {predictions.path.name}"
             png.save(path, sheet(list(cells(kind, first)), title, of), title)
             written.append(str(path))
