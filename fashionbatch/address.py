@@ -207,6 +207,27 @@ def is_address(path: str | Path) -> bool:
     return isinstance(path, str) and path.startswith(_BEGINNINGS)
 
 
+def written(text: str) -> Location | None:
+    """The address that a field of a table holds, or the path of a ``file`` one; else ``None``.
+
+    Raises:
+        UsageError: an address of a kind that is not read; ``pipe:`` ones run programs.
+
+    Example:
+        >>> written("s3://bucket/1.jpg"), written("dress/a:1.jpg")
+        (Address('s3://bucket/1.jpg'), None)
+    """
+    found = _BEGINNING.match(text)
+    if found is None:
+        return None
+    scheme, mark = found[1].lower(), found[2]
+    if mark == "://" and scheme in (*SCHEMES, "file"):
+        return located(text)
+    if mark in ("::", "://") or scheme == "pipe":
+        _refuse(scheme, mark)
+    return None
+
+
 def refuse_scheme(path: Path) -> None:
     """Refuses an input that is called like an address and is not there.
 

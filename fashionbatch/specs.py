@@ -356,7 +356,12 @@ class SourceSpec(Spec):
         generic: it reads anything of this shape, and gives way to sources that recognize more.
 
             .. versionadded:: 0.1
+        addresses: it reads what lies on object stores and web servers too: ``detect`` and the
+            source get a path, or an address, whose text is its ``url``.
+
+            .. versionadded:: 0.1
     """
 
     detect: Factory
     generic: bool = False
+    addresses: bool = False

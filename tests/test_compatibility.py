@@ -34,7 +34,7 @@ PUBLISHED = {
         "VisualizerSpec": "needs_images needs_predictions needs_model",
         "EngineSpec": "devices missing preparation automatic",
         "ExecutorSpec": "",
-        "SourceSpec": "detect* generic",
+        "SourceSpec": "detect* generic addresses",
     },
 }
 HOOKS = [name for name in vars(hookspecs) if name.startswith("fashionbatch_")]

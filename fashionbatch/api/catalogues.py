@@ -8,7 +8,7 @@ from typing import Any
 
 from fashionbatch import config as configs
 from fashionbatch import folders
-from fashionbatch.address import Location, located, name_of
+from fashionbatch.address import Address, Location, located, name_of
 from fashionbatch.api.executing import executor_of
 from fashionbatch.api.telling import Tell, silent
 from fashionbatch.config import InspectConfig, ShardConfig
@@ -17,11 +17,12 @@ from fashionbatch.fields import make
 from fashionbatch.parse import parse_names, parse_split
 
 
-def shard(source: str | Path, *, tell: Tell = silent, **options: Any) -> dict[str, Any]:
+def shard(source: str | Location, *, tell: Tell = silent, **options: Any) -> dict[str, Any]:
     """Packs a catalogue into WebDataset shards with an index.
 
     Args:
-        source: a folder of photographs, a table of them, DeepFashion, IDX files, tar files.
+        source: a folder of photographs, a table of them, DeepFashion, IDX files, tar files; or the
+            address of a folder of photographs on an object store.
         tell: gets the events of :func:`fashionbatch.shards.write.write`.
         options: the fields of :class:`fashionbatch.config.ShardConfig`, such as ``output``.
 
@@ -37,7 +38,7 @@ def shard(source: str | Path, *, tell: Tell = silent, **options: Any) -> dict[st
         {'output': 'shards/photos', 'items': 3409, 'shards': 5, 'failed': 0}
     """
     config = make(ShardConfig, options)
-    path = Path(source)
+    path = located(source)
     from fashionbatch import registry
     from fashionbatch.pipeline.ingest import Ingest
     from fashionbatch.shards import write
@@ -51,13 +52,12 @@ def shard(source: str | Path, *, tell: Tell = silent, **options: Any) -> dict[st
         quality=config.quality,
     )
     source_name, source_options = config.source()
-    from fashionbatch.sources.base import to_text
-
-    name = to_text(path.resolve().name) or "catalogue"
-    output = config.output or folders.SHARDS / (Path(name).stem if path.is_file() else name)
+    name = _name(path)
+    is_file = isinstance(path, Path) and path.is_file()
+    output = config.output or folders.SHARDS / (Path(name).stem if is_file else name)
     if output.name in ("", ".."):
         raise UsageError(f"-o {output}: name a folder to make")
-    if path.resolve() in output.resolve().parents:
+    if isinstance(path, Path) and path.resolve() in output.resolve().parents:
         raise UsageError(
             f"{output} lies inside {path}, and would be packed too the next time: choose an output "
             "outside with -o"
@@ -95,6 +95,15 @@ def shard(source: str | Path, *, tell: Tell = silent, **options: Any) -> dict[st
         "shards": len(manifest.shards),
         "failed": manifest.failed,
     }
+
+
+def _name(path: Location) -> str:
+    """What a catalogue is called."""
+    from fashionbatch.sources.base import to_text
+
+    if isinstance(path, Address):
+        return path.name
+    return to_text(path.resolve().name) or "catalogue"
 
 
 def verify(

@@ -242,6 +242,7 @@ def fashionbatch_sources() -> Iterator[SourceSpec]:
             summary=summary,
             detect=f"{sources}.{module}:{detect}",
             generic=name == "folder",
+            addresses=name == "folder",
         )
     yield SourceSpec(
         name="dataset",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -41,7 +40,12 @@ class _Teller(Teller):
 
 
 def shard(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder, table, or tar files.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="Folder, table, or tar files; or URL of a folder on a store."
+        ),
+    ],
     json: Json = False,
     options: Any = None,
 ) -> None:

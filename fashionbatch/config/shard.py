@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fashionbatch.address import Location
 from fashionbatch.config.executing import Executing
 from fashionbatch.config.selecting import Selecting
 from fashionbatch.errors import UsageError
@@ -47,8 +48,8 @@ class ShardConfig(Selecting, Executing):
         None, "Table: column of the split. [default: guessed from its name]"
     )
     type_column: str | None = option(None, "Table: column of the class's type.")
-    root: Path | None = option(
-        None, "Table: folder that its paths start from. [default: the table's]"
+    root: Location | None = option(
+        None, "Table: folder that its paths start from, or its address. [default: the table's]"
     )
     annotations: str = option(
         "auto", "DeepFashion: which of its annotation sets.", choices=ANNOTATIONS

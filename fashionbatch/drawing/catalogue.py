@@ -8,16 +8,21 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fashionbatch.address import Address, Location
-from fashionbatch.errors import FashionbatchError, UsageError
-from fashionbatch.shards.read import ShardSet, is_shards, open_shards
+from fashionbatch.errors import FashionbatchError, RemoteError, UsageError
+from fashionbatch.shards.read import ShardSet, has_images, is_shards, open_shards
 from fashionbatch.sources import Item
 from fashionbatch.sources.base import from_text, to_text
+from fashionbatch.sources.folder import is_image
 from fashionbatch.store.reader import Predictions
 from fashionbatch.store.rows import Batch
+
+if TYPE_CHECKING:
+    from fashionbatch.sources.elsewhere import Ahead
 
 
 class Catalogue:
@@ -25,8 +30,7 @@ class Catalogue:
 
     Args:
         predictions: the file.
-        path: the folder of images or of shards, or the image, that was predicted; or the address
-            of shards.
+        path: the folder of images or of shards, or the image, that was predicted; or its address.
     """
 
     def __init__(self, predictions: Predictions, path: Location) -> None:
@@ -34,12 +38,18 @@ class Catalogue:
         self.path = path
 
     def read(self, row: int) -> bytes | str:
-        """The image's bytes, or why there are none: it is gone, or is another one now."""
+        """The image's bytes, or why there are none: it is gone, or is another one now.
+
+        Raises:
+            RemoteError: a host cannot be reached: of no image could be said what is wrong.
+        """
         batch = Batch(self.predictions, row, row + 1)
         name = batch.names[0]
         try:
             data = self._packed(batch) if self._shards is not None else self._loose(name)
         except (FashionbatchError, OSError) as error:
+            if isinstance(error, RemoteError) and not _of_one(error):
+                raise
             return (getattr(error, "strerror", None) or str(error)).splitlines()[0]
         known = batch.sha256[0] if batch.sha256 else ""
         if known and hashlib.sha256(data).hexdigest() != known:
@@ -48,24 +58,39 @@ class Catalogue:
 
     def expect(self, rows: Iterable[int]) -> None:
         """Says which rows are going to be read next, in this order: see :meth:`ShardSet.expect`."""
-        if self._shards is None:
-            return
-        places = []
-        for row in rows:
-            with suppress(FashionbatchError):  # told when it is read
-                places.append(self._place(Batch(self.predictions, row, row + 1)))
-        self._shards.expect(places)
+        if isinstance(self.path, Path):
+            return  # the system reads ahead by itself
+        batches = [Batch(self.predictions, row, row + 1) for row in rows]
+        with suppress(FashionbatchError):  # told when it is read
+            if self._shards is not None:
+                self._shards.expect([self._place(batch) for batch in batches])
+            elif self._ahead is not None:
+                self._ahead.expect([self._item(batch.names[0]) for batch in batches])
 
     def close(self) -> None:
         """Closes the files that were opened."""
-        if self._shards is not None:
-            self._shards.close()
+        opened = self.__dict__.get("_shards")  # what could not be opened is not tried again
+        if opened is not None:
+            opened.close()
 
     @cached_property
     def _shards(self) -> ShardSet | None:
-        if isinstance(self.path, Path) and not is_shards(self.path):
+        if isinstance(self.path, Path):
+            loose = not is_shards(self.path)
+        else:
+            loose = is_image(self.path.path) or has_images(self.path)
+        if loose:
             return None
         return open_shards(self.path, strict=False)
+
+    @cached_property
+    def _ahead(self) -> Ahead | None:
+        """Of images elsewhere."""
+        if isinstance(self.path, Path):
+            return None
+        from fashionbatch.sources.elsewhere import Ahead
+
+        return Ahead()
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -90,6 +115,8 @@ class Catalogue:
         raise UsageError(f"it is not in {shard} any more")
 
     def _loose(self, name: str) -> bytes:
+        if self._ahead is not None:
+            return self._ahead.read(self._item(name))
         assert isinstance(self.path, Path)
         if self.path.is_file():
             if to_text(self.path.resolve().name) != name and to_text(self.path.name) != name:
@@ -101,6 +128,19 @@ class Catalogue:
             raise UsageError("its name is no path below the folder")
         return Item(name=name, path=os.path.join(self.path, plain)).read()  # noqa: PTH118  # keeps surrogates as they are
 
+    def _item(self, name: str) -> Item:
+        """An image elsewhere."""
+        assert isinstance(self.path, Address)
+        single = is_image(self.path.path) and self.path.path.endswith(f"/{from_text(name)}")
+        address = self.path if single else self.path / from_text(name)
+        return Item(name=name, path=address.url)
+
+
+def _of_one(error: RemoteError) -> bool:
+    from fashionbatch.remote.trouble import OF_ONE
+
+    return isinstance(error, OF_ONE)
+
 
 def find(predictions: Predictions, asked: Location | None) -> Catalogue | str:
     """The catalogue of a prediction file, or why there is none.
@@ -111,11 +151,16 @@ def find(predictions: Predictions, asked: Location | None) -> Catalogue | str:
 
     Raises:
         UsageError: nothing lies where the user says.
+        ShardError: what lies at the address is no catalogue, or is damaged.
+        RemoteError: a host cannot be reached, or refuses.
     """
     if asked is not None:
         if isinstance(asked, Path) and not asked.exists():
             raise UsageError(f"--catalog {asked} does not exist: name what was predicted")
-        return Catalogue(predictions, asked)
+        made = Catalogue(predictions, asked)
+        if isinstance(asked, Address):
+            _ = made._shards  # told once, and not of each image
+        return made
     source = predictions.source
     if source is None:
         return "the file does not say where its images lie: name them with --catalog"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fashionbatch.address import Address, Location, is_address
 from fashionbatch.drawing.catalogue import Catalogue
 from fashionbatch.errors import ImageError, UsageError
-from fashionbatch.shards.read import is_shards, open_shards
+from fashionbatch.shards.read import has_images, is_shards, open_shards
 from fashionbatch.sources import Failure, Item
 from fashionbatch.sources.base import to_text
 from fashionbatch.sources.folder import FolderSource
@@ -84,10 +84,12 @@ def _images(path: Location) -> Sequence[Item] | None:
     if isinstance(path, Address):
         from fashionbatch.sources import elsewhere
 
-        return elsewhere.images(path)
-    if is_shards(path):
+        images = elsewhere.images(path)
+        if images is not None or not has_images(path):
+            return images
+    elif is_shards(path):
         return None
-    if path.is_file():
+    elif path.is_file():
         return [Item(name=to_text(path.name), path=path)]
     found = FolderSource(path, layout="flat").items()
     return [item for item in found if not isinstance(item, Failure)]  # not an image

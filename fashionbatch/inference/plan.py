@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,11 +17,11 @@ import numpy.typing as npt
 from fashionbatch import files
 from fashionbatch.address import Address, Location, refuse_scheme
 from fashionbatch.errors import ImageError, ShardError, SourceError, UsageError
-from fashionbatch.shards.read import ShardSet, is_shards, open_shards
+from fashionbatch.shards.read import ShardSet, has_images, is_shards, open_shards
 from fashionbatch.shards.select import Selection
 from fashionbatch.sources import Failure, Item
 from fashionbatch.sources.base import from_text, to_text
-from fashionbatch.sources.folder import walk
+from fashionbatch.sources.folder import is_image, walk
 from fashionbatch.specs import SPLITS
 
 #: images of a folder that make one part
@@ -150,7 +151,7 @@ class Plan:
         """
         if all(len(unit.chosen) <= most for unit in self.units):
             return self
-        if isinstance(self.catalogue, Folder) and isinstance(self.path, Path):
+        if isinstance(self.catalogue, Folder):
             return _of_folder(self.path, self.catalogue, min(SLICE, most))
         return replace(self, units=[p for unit in self.units for p in _pieces(unit, most)])
 
@@ -166,7 +167,7 @@ def make(
     """Plans the prediction of a folder of images, one image, a data set or tar files.
 
     Args:
-        path: of the input; or an address of a data set or of tar files.
+        path: of the input, or its address.
         split: of a data set, to predict that one only.
         limit: most items.
         selection: of a data set, to predict these only.
@@ -180,6 +181,9 @@ def make(
         RemoteError: a host cannot be reached, or refuses.
     """
     if isinstance(path, Address):
+        if is_image(path.path) or has_images(path):
+            _refuse_choice(path, split, selection)
+            return _of_folder(path, Elsewhere.at(path, limit))
         return _of_shards(open_shards(path, strict=False, whole=False), split, selection, limit)
     refuse_scheme(path)
     if not path.exists():
@@ -189,6 +193,17 @@ def make(
         )
     if is_shards(path):
         return _of_shards(open_shards(path, strict=False, whole=False), split, selection, limit)
+    _refuse_choice(path, split, selection)
+    if path.is_file():
+        return _of_folder(path, Folder(path.parent, [to_text(path.name)]))
+    names = list(_listed(path, exclude))[:limit]
+    if not names:
+        raise SourceError(f"{path} holds no files to predict: name a folder with images in it")
+    return _of_folder(path, Folder(path, names))
+
+
+def _refuse_choice(path: Location, split: str | None, selection: Selection) -> None:
+    """Nothing is known of the images of a folder."""
     if split is not None:
         raise UsageError(f"{path} is a folder of images and has no splits: leave --split out")
     if not selection.everything:
@@ -196,12 +211,6 @@ def make(
             f"{path} is a folder of images, of which nothing is known to select by: pack it with "
             f"`fashionbatch shard {path}` first"
         )
-    if path.is_file():
-        return _of_folder(path, Folder(path.parent, [to_text(path.name)]))
-    names = list(_listed(path, exclude))[:limit]
-    if not names:
-        raise SourceError(f"{path} holds no files to predict: name a folder with images in it")
-    return _of_folder(path, Folder(path, names))
 
 
 def _listed(folder: Path, exclude: Sequence[Path]) -> Iterator[str]:
@@ -271,14 +280,15 @@ def _pieces(unit: Unit, most: int) -> Iterator[Unit]:
         )
 
 
-def _of_folder(path: Path, folder: Folder, most: int | None = None) -> Plan:
+def _of_folder(path: Location, folder: Folder, most: int | None = None) -> Plan:
     most = SLICE if most is None else most
-    name, count = to_text(path.resolve().name), len(folder.names)
+    name = path.name if isinstance(path, Address) else to_text(path.resolve().name)
+    count = len(folder.names)
     units = [
         Unit(
             name=f"{name}[{start}:{min(start + most, count)}]",
             chosen=range(start, min(start + most, count)),
-            sha256=None,
+            sha256=folder.content(slice(start, start + most)),
         )
         for start in range(0, count, most)
     ]
@@ -352,6 +362,10 @@ class Folder:
         self.root = os.fspath(root)
         self.names = names
 
+    def content(self, rows: slice) -> str | None:
+        """Stands for the content of some images, where it is known before they are read."""
+        return None
+
     def read(self, row: int) -> bytes:
         """See :class:`Catalogue`."""
         name = self.names[row]
@@ -390,6 +404,69 @@ class Folder:
     def absolute(self) -> Folder:
         """See :class:`Catalogue`."""
         return Folder(Path(self.root).absolute(), self.names)
+
+
+class Elsewhere(Folder):
+    """Images at addresses.
+
+    Args:
+        items: them; their versions, where all are known, stand for what they hold.
+    """
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        super().__init__(Path(), [item.name for item in items])
+        from fashionbatch.sources.elsewhere import Ahead
+
+        self.items = items
+        self._ahead = Ahead()
+
+    @classmethod
+    def at(cls, address: Address, limit: int | None) -> Elsewhere:
+        """One image, or all that lie below an address of an object store.
+
+        Raises:
+            SourceError: there are none.
+            RemoteError: a host cannot be reached, or refuses.
+            UsageError: it is a pattern.
+        """
+        from fashionbatch.sources import elsewhere
+        from fashionbatch.sources.objects import Objects
+
+        if is_image(address.path):
+            if address.is_pattern:
+                raise UsageError(f"{address}: name the folder of the images, {address.parent}")
+            return cls(elsewhere.images(address) or ())
+        objects = Objects(address)
+        parts = (parts for parts, hidden in objects.walk() if hidden is None)
+        return cls([objects.item(p, to_text("/".join(p))) for p in itertools.islice(parts, limit)])
+
+    def __reduce__(self) -> tuple[type[Elsewhere], tuple[Sequence[Item]]]:
+        return type(self), (self.items,)
+
+    def content(self, rows: slice) -> str | None:
+        """See :class:`Folder`."""
+        known = [(item.name, item.size, item.version) for item in self.items[rows]]
+        return None if any(None in each for each in known) else files.fingerprint(known)
+
+    def expect(self, rows: Iterable[int]) -> None:
+        """See :class:`fashionbatch.pipeline.foresight.Foreseeing`."""
+        self._ahead.expect(self.items[row] for row in rows)
+
+    def read(self, row: int) -> bytes:
+        """See :class:`Catalogue`.
+
+        Raises:
+            RemoteError: a host cannot be reached.
+        """
+        return self._ahead.read(self.items[row])
+
+    def stored_bytes(self, rows: npt.NDArray[np.int64]) -> int:
+        """See :class:`Catalogue`."""
+        return sum(self.items[row].size or 0 for row in rows.tolist())
+
+    def absolute(self) -> Elsewhere:
+        """See :class:`Catalogue`."""
+        return self
 
 
 class PackedCatalogue:

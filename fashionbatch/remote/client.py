@@ -15,7 +15,7 @@ from fashionbatch import files
 from fashionbatch.address import Address
 from fashionbatch.errors import FashionbatchError, UsageError
 from fashionbatch.remote import stores
-from fashionbatch.remote.stores import Object, Store
+from fashionbatch.remote.stores import Listed, Object, Store
 from fashionbatch.remote.trouble import Kind, MissingError, Trouble, of_error, told
 
 T = TypeVar("T")
@@ -172,6 +172,31 @@ def find(pattern: Address) -> list[Address]:
     if isinstance(found, FashionbatchError):
         raise found
     return sorted(found, key=lambda address: address.url)
+
+
+def below(address: Address) -> Iterator[Listed]:
+    """All that lies below an address on an object store, in any order.
+
+    Each page of the list is asked for until its own time is up.
+
+    Raises:
+        RemoteError: it cannot be asked, refuses, or is no object store.
+    """
+    token, first = "", True
+    while token or first:
+        found, token = _page(address, token)
+        first = False
+        yield from found
+
+
+def _page(address: Address, token: str) -> tuple[list[Listed], str]:
+    async def one(store: Store, where: Address) -> tuple[list[Listed], str]:
+        return await _tried(where, lambda: store.page(where, token))
+
+    (made,) = _each(address.scheme, one, [address])
+    if isinstance(made, FashionbatchError):
+        raise made
+    return made
 
 
 def put(address: Address, data: bytes) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from asyncio import AbstractEventLoop
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from fashionbatch.address import Address
 from fashionbatch.errors import RemoteError, UsageError
@@ -36,6 +36,20 @@ class Object:
     ranged: bool = True
 
 
+class Listed(NamedTuple):
+    """An object as a host lists it.
+
+    Attributes:
+        key: its name in the bucket.
+        size: in bytes.
+        tag: see :class:`Object`.
+    """
+
+    key: str
+    size: int
+    tag: str
+
+
 class Store(Protocol):
     """A kind of host. All but ``loop`` raise whatever their library raises, or Trouble."""
 
@@ -54,6 +68,13 @@ class Store(Protocol):
 
     async def find(self, address: Address) -> list[Address]:
         """What fits a pattern, in any order."""
+        ...
+
+    async def page(self, address: Address, token: str) -> tuple[list[Listed], str]:
+        """Some of what lies below an address, in any order, and a token for the next ones.
+
+        The first ones for an empty token; there are no more where an empty one comes back.
+        """
         ...
 
     async def put(self, address: Address, data: bytes) -> None:
@@ -114,8 +135,7 @@ class Other:
         info = await self._fs._info(_path(address))
         if info.get("type") == "directory":
             raise Trouble(Kind.MISSING, "it is a folder")
-        tag = next((str(info[k]) for k in ("generation", "etag", "mtime") if info.get(k)), "")
-        return Object(address, int(info["size"]), tag)
+        return Object(address, int(info["size"]), _version(info))
 
     async def get(self, found: Object, start: int, stop: int) -> bytes:
         """See :class:`Store`."""
@@ -126,6 +146,15 @@ class Other:
         """See :class:`Store`."""
         paths = await self._fs._glob(_path(address))
         return [Address(f"{self._scheme}://{path}") for path in paths]
+
+    async def page(self, address: Address, token: str) -> tuple[list[Listed], str]:
+        """See :class:`Store`; all at once, because fsspec has no pages."""
+        found = await self._fs._find(f"{address.host}/{_folder(address)}", detail=True)
+        return [
+            Listed(path.partition("/")[2], int(info["size"]), _version(info))
+            for path, info in found.items()
+            if info.get("type") != "directory"
+        ], ""
 
     async def put(self, address: Address, data: bytes) -> None:
         """See :class:`Store`."""
@@ -162,6 +191,18 @@ class S3(Other):
             _compare(found, start, answer.get("ContentRange"), str(answer.get("ETag", "")))
             data: bytes = await body.read()
         return data
+
+    async def page(self, address: Address, token: str) -> tuple[list[Listed], str]:
+        """See :class:`Store`."""
+        more = {"ContinuationToken": token} if token else {}
+        answer = await self._fs._call_s3(
+            "list_objects_v2", Bucket=address.host, Prefix=_folder(address), **more
+        )
+        found = [
+            Listed(one["Key"], int(one["Size"]), str(one.get("ETag", "")))
+            for one in answer.get("Contents", ())
+        ]
+        return found, str(answer.get("NextContinuationToken", ""))
 
     async def put(self, address: Address, data: bytes) -> None:
         """See :class:`Store`."""
@@ -222,6 +263,10 @@ class Http(Other):
         """See :class:`Store`."""
         raise Trouble(Kind.FINAL, "web servers do not list what they hold; name files with braces")
 
+    async def page(self, address: Address, token: str) -> tuple[list[Listed], str]:
+        """See :class:`Store`."""
+        raise Trouble(Kind.FINAL, "web servers do not list what they hold; name images in a table")
+
     async def put(self, address: Address, data: bytes) -> None:
         """See :class:`Store`."""
         raise UsageError(f"{address}: nothing is written to web servers: name a path or a bucket")
@@ -238,6 +283,16 @@ class Http(Other):
 
 def _path(address: Address) -> str:
     return f"{address.host}/{address.key}"
+
+
+def _folder(address: Address) -> str:
+    """What the names of all begin with that lies below an address."""
+    key = address.key.rstrip("/")
+    return f"{key}/" if key else ""
+
+
+def _version(info: dict[str, Any]) -> str:
+    return next((str(info[k]) for k in ("generation", "etag", "mtime") if info.get(k)), "")
 
 
 def _tag(answer: Any) -> str:

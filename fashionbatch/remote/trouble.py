@@ -54,6 +54,10 @@ class RefusedError(RemoteError):
     """A host answers, and does not give an object."""
 
 
+#: what is wrong with one object, and not with the host
+OF_ONE = (MissingError, ChangedError, RefusedError)
+
+
 class Kind(Enum):
     """Of trouble: what is to be done about it."""
 

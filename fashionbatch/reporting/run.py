@@ -218,7 +218,7 @@ class _Report:
         except UsageError as error:
             if known:
                 raise
-            self.notes.append(f"Attributes were not evaluated: {error}.")
+            self.notes.append(f"Attributes were not evaluated: {self._line(error)}.")
             return None
         if judged["no_attributes"] and self.predictions.attributes:
             self.notes.append(f"Attributes were not evaluated: {judged['no_attributes']}.")
@@ -257,7 +257,7 @@ class _Report:
             return auditing.look(self.predictions, self.labels, asked, tell)
         except (UsageError, StoreError) as error:
             if (self.labels >= 0).any():
-                self.notes.append(f"Labels were not audited: {error}.")
+                self.notes.append(f"Labels were not audited: {self._line(error)}.")
             return None
 
     def _images(self, rows: Rows, doubted: Rows, visualizer: Visualizer) -> _Images:
@@ -292,8 +292,13 @@ class _Report:
         try:
             return pictures.heatmaps(catalogue, rows, visualizer, explained, self._advance)
         except FashionbatchError as error:  # a network without maps; the rest is worth having
-            self.notes.append(f"No heat maps: {error}.")
+            self.notes.append(f"No heat maps: {self._line(error)}.")
             return {}
+
+    def _line(self, error: Exception) -> str:
+        """What an error says, without the folder that the file, or a copy of it, lies in."""
+        path = self.predictions.path
+        return str(error).replace(str(path), path.name)
 
     def _advance(self, count: int) -> None:
         self.tell("progress", {"items": count})
@@ -305,7 +310,7 @@ class _Report:
         try:
             found = embed(features, rows, self.config.seed)
         except StoreError as error:
-            self.notes.append(f"No map: {error}.")
+            self.notes.append(f"No map: {self._line(error)}.")
             return None
         return {
             "item": [places[int(row)] for row in found.rows],

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fashionbatch import files
+from fashionbatch.address import is_address
 from fashionbatch.errors import ImageError
 from fashionbatch.shards import part
 from fashionbatch.shards.index import UNKNOWN, Index, IndexRow
@@ -130,9 +131,9 @@ class Packer:
         temporary = self.work / f".{task.file}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
         try:
             with TarWriter(temporary) as tar:
-                for number, item in enumerate(items):
+                for number, (item, given) in enumerate(self._given(items)):
                     try:
-                        prepared = self._prepared(item)
+                        prepared = self._prepared(item, given)
                     except ImageError as error:
                         failures.append(
                             Failure(
@@ -163,7 +164,20 @@ class Packer:
         part.save(known, Index.of(rows), {**about, "fingerprint": fingerprint})
         return _packed(about, known)
 
-    def _prepared(self, item: Item) -> Prepared:
+    def _given(self, items: Iterable[Item]) -> Iterable[tuple[Item, bytes | ImageError | None]]:
+        """Items with what their hosts give; nothing of those on this disk."""
+        items = list(items)
+        if not any(item.path is not None and is_address(item.path) for item in items):
+            return ((item, None) for item in items)
+        from fashionbatch.sources import elsewhere
+
+        return elsewhere.fetched(items)
+
+    def _prepared(self, item: Item, given: bytes | ImageError | None) -> Prepared:
+        if isinstance(given, ImageError):
+            raise given
+        if given is not None:
+            item = replace(item, data=given)
         try:
             data = self.source.read(item)
         except OSError as error:
@@ -175,6 +189,8 @@ def _state(item: Item) -> bytes:
     """Of an item's file, so that one that was mended or replaced is read again."""
     if item.path is None:
         return b""
+    if is_address(item.path):
+        return (item.version or "").encode()
     try:
         status = os.stat(item.path)
     except (OSError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fashionbatch.address import Address, Location, located, refuse_scheme
-from fashionbatch.errors import ImageError, ShardError, UnknownNameError, UsageError
+from fashionbatch.errors import (
+    FashionbatchError,
+    ImageError,
+    ShardError,
+    UnknownNameError,
+    UsageError,
+)
 from fashionbatch.shards.foreign import index_foreign
 from fashionbatch.shards.index import Index
 from fashionbatch.shards.manifest import MANIFEST, UNSPLIT, Manifest
@@ -25,6 +32,7 @@ from fashionbatch.shards.select import NO_SPLIT, Selection, choose
 from fashionbatch.shards.shelf import LocalShelf, Place, RemoteShelf, Shelf
 from fashionbatch.sources import Failure
 from fashionbatch.sources.base import from_text
+from fashionbatch.sources.folder import is_image
 from fashionbatch.sources.webdataset import holds_tars
 from fashionbatch.specs import SPLITS
 
@@ -32,6 +40,8 @@ if TYPE_CHECKING:
     from fashionbatch.remote.stores import Object
 
 _BLOCK = 512  # of a tar file
+#: names that tell loose images from tar files
+_LOOKED_AT = 1000
 _ABOUT = 4096  # bytes that an image's JSON and its header seldom exceed
 
 Rows = npt.NDArray[np.int64]
@@ -308,6 +318,29 @@ class ShardSet:
 def is_shards(path: Path) -> bool:
     """Whether a data set, a folder of tar files, or a tar file lies at ``path``."""
     return (path / MANIFEST).exists() or holds_tars(path)
+
+
+def has_images(address: Address) -> bool:
+    """Whether loose images lie below an address of an object store, and no shards.
+
+    Of very many files some are looked at: hosts list them a thousand at a time.
+
+    Raises:
+        RemoteError: a host cannot be reached, or refuses.
+    """
+    from fashionbatch.remote import client
+    from fashionbatch.remote.trouble import MissingError
+
+    if not address.has_bucket or address.is_pattern or address.path.endswith(".tar"):
+        return False
+    (found,) = client.look_at([address / MANIFEST])
+    if not isinstance(found, FashionbatchError):
+        return False
+    if not isinstance(found, MissingError):
+        raise found
+    names = [one.key for one in itertools.islice(client.below(address), _LOOKED_AT)]
+    tars = any(name.endswith(".tar") for name in names)
+    return any(map(is_image, names)) or (bool(names) and not tars)
 
 
 def open_shards(path: str | Location, *, strict: bool = True, whole: bool = True) -> ShardSet:

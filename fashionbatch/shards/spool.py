@@ -19,7 +19,7 @@ from fashionbatch.sources import Item
 _HEAD = struct.Struct("<II")
 _NO_DATA = 2**32 - 1
 #: in marshal's format 2, in which equal values make equal bytes; a path can hold lone surrogates
-_COMMON = ("name", "path", "label", "split", "group", "offset", "size", "line")
+_COMMON = ("name", "path", "label", "split", "group", "offset", "size", "version", "line")
 #: what few items have, as JSON
 _RARE = ("positive", "unknown", "box", "landmarks", "metadata")
 _MARSHAL = 2
@@ -114,7 +114,7 @@ class Spool:
         text, length = _HEAD.unpack_from(record)
         end = _HEAD.size + text
         common, more = marshal.loads(record[_HEAD.size : end])
-        name, path, label, split, group, offset, size, line = common
+        name, path, label, split, group, offset, size, version, line = common
         item = Item(
             name=name,
             path=path,
@@ -124,6 +124,7 @@ class Spool:
             group=group,
             offset=offset,
             size=size,
+            version=version,
             line=line,
         )
         if more:

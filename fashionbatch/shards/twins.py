@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fashionbatch.address import is_address
 from fashionbatch.errors import ImageError
 from fashionbatch.shards.catalogue import Catalogue, FailureLog
 from fashionbatch.shards.ragged import Ragged
@@ -155,6 +156,8 @@ def _size(item: Item) -> int:
         return len(item.data)
     if item.path is None or item.offset is not None:
         return -1
+    if is_address(item.path):
+        return -1 if item.size is None else item.size
     try:
         return os.stat(item.path).st_size
     except (OSError, ValueError):  # a NUL in the path

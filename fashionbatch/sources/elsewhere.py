@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 from fashionbatch.address import Address, is_address
-from fashionbatch.errors import FashionbatchError, ImageError
+from fashionbatch.errors import FashionbatchError, ImageError, RemoteError
 from fashionbatch.remote import ahead, pattern
 from fashionbatch.remote.stores import Object
-from fashionbatch.remote.trouble import ChangedError, MissingError, RefusedError
+from fashionbatch.remote.trouble import OF_ONE
 from fashionbatch.sources.base import MAX_BYTES, Item
 from fashionbatch.sources.folder import is_image
-
-#: what is wrong with one photograph, and not with the host
-_OF_ONE = (MissingError, ChangedError, RefusedError)
 
 
 def images(address: Address) -> list[Item] | None:
@@ -31,6 +29,32 @@ def images(address: Address) -> list[Item] | None:
     return [Item(name=one.path.rpartition("/")[2], path=one.url) for one in found]
 
 
+class Ahead:
+    """Reads items, those that are expected several at a time."""
+
+    def __init__(self) -> None:
+        self._expected: deque[Item] = deque()
+        self._coming: Iterator[tuple[Item, bytes | ImageError | None]] = iter(())
+
+    def expect(self, items: Iterable[Item]) -> None:
+        """Says which items at addresses are going to be read next, in this order."""
+        self._expected = deque(items)
+        self._coming = fetched(list(self._expected))
+
+    def read(self, item: Item) -> bytes:
+        """The bytes of an item at an address. Raises as :func:`read`."""
+        while any(one.path == item.path for one in self._expected):
+            try:
+                one, data = next(self._coming)
+            except RemoteError:
+                self._expected.clear()
+                raise
+            self._expected.popleft()
+            if one.path == item.path:
+                return _bytes(data)
+        return read(item)
+
+
 def read(item: Item) -> bytes:
     """The bytes of an item at an address.
 
@@ -39,10 +63,7 @@ def read(item: Item) -> bytes:
         RemoteError: its host cannot be reached.
     """
     ((_, data),) = fetched([item])
-    if isinstance(data, bytes):
-        return data
-    assert data is not None  # of an address there is something
-    raise data
+    return _bytes(data)
 
 
 def fetched(items: Iterable[Item]) -> Iterator[tuple[Item, bytes | ImageError | None]]:
@@ -59,10 +80,17 @@ def fetched(items: Iterable[Item]) -> Iterator[tuple[Item, bytes | ImageError | 
             continue
         data = next(found)
         if isinstance(data, FashionbatchError):
-            if not isinstance(data, _OF_ONE):
+            if not isinstance(data, OF_ONE):
                 raise data
             data = ImageError("read", str(data))
         yield item, data
+
+
+def _bytes(data: bytes | ImageError | None) -> bytes:
+    if isinstance(data, bytes):
+        return data
+    assert data is not None  # of an address there is something
+    raise data
 
 
 def _is_elsewhere(item: Item) -> bool:

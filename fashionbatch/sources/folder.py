@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
+from fashionbatch.address import Address, Location
 from fashionbatch.errors import SourceError, UsageError
 from fashionbatch.sources.base import Failure, Item, Source, to_text
 from fashionbatch.sources.names import SPLIT_NAMES
@@ -37,8 +38,10 @@ IMAGE_SUFFIXES = frozenset(
 CLUTTER = {"thumbs.db", "desktop.ini"}
 
 
-def is_folder(path: Path) -> bool:
+def is_folder(path: Location) -> bool:
     """Whether this source can read what lies at ``path``."""
+    if isinstance(path, Address):
+        return path.has_bucket and not path.is_pattern
     return path.is_dir()
 
 
@@ -54,8 +57,12 @@ class FolderSource(Source):
     Hidden files, what file managers leave behind, and files beside class folders that have no
     image's suffix (``README.md``) are yielded as failures: they are about the catalogue, not in it.
 
+    What lies below an address of an object store is read in the same way: the list of it is held
+    in memory, in some 400 bytes for each file.
+
     Args:
         path: of the folder. Symbolic links are followed; a loop of links ends at its first round.
+            Or an address of an object store.
         layout: ``auto``, ``classes`` or ``flat``.
 
     Raises:
@@ -66,8 +73,8 @@ class FolderSource(Source):
         [('dress/1.jpg', 'dress'), ('hat/2.jpg', 'hat')]
     """
 
-    def __init__(self, path: Path, *, layout: str = "auto") -> None:
-        if not path.is_dir():
+    def __init__(self, path: Location, *, layout: str = "auto") -> None:
+        if isinstance(path, Path) and not path.is_dir():
             raise UsageError(f"{path} is not a folder: name a folder of photographs")
         self.path = path
         self.layout = layout
@@ -78,12 +85,13 @@ class FolderSource(Source):
         Raises:
             SourceError: it holds no file, files lie both beside and in folders, or split folders
                 beside others.
+            RemoteError: a host cannot be reached, or refuses.
         """
         empty = True
-        root = os.fspath(self.path)
+        tree = _tree(self.path)
         try:
-            shape = _shape(self.path, self.layout)
-            for parts, reason in walk(self.path):
+            shape = _shape(tree, self.path, self.layout)
+            for parts, reason in tree.walk():
                 name = to_text("/".join(parts))
                 rest = parts[int(shape.splits) :]
                 if reason is None and shape.nested and len(rest) < 2 and not is_image(parts[-1]):
@@ -92,12 +100,10 @@ class FolderSource(Source):
                     yield Failure(name=name, stage="source", reason=reason)
                     continue
                 empty = False
-                yield Item(
-                    name=name,
-                    path="/".join((root, *parts)),  # a Path of each would take longer than reading
-                    label=to_text(rest[0]) if shape.labelled and len(rest) > 1 else None,
-                    split=SPLIT_NAMES[parts[0].lower()] if shape.splits else None,
-                )
+                item = tree.item(parts, name)
+                item.label = to_text(rest[0]) if shape.labelled and len(rest) > 1 else None
+                item.split = SPLIT_NAMES[parts[0].lower()] if shape.splits else None
+                yield item
         except OSError as error:
             raise SourceError(
                 f"{error.filename} cannot be listed ({error.strerror}): mend its permissions, or "
@@ -105,6 +111,54 @@ class FolderSource(Source):
             ) from error
         if empty:
             raise SourceError(f"{self.path} holds no files: name a folder with photographs in it")
+
+
+class Tree(Protocol):
+    """Files in folders, by the parts of their names below a root."""
+
+    def walk(self) -> Iterator[tuple[tuple[str, ...], str | None]]:
+        """See :func:`walk`."""
+        ...
+
+    def level(self, parts: tuple[str, ...]) -> Iterable[tuple[str, bool]]:
+        """Files in a folder, and folders in it that hold files, with whether each is a folder."""
+        ...
+
+    def item(self, parts: tuple[str, ...], name: str) -> Item:
+        """A file as an item."""
+        ...
+
+
+def _tree(path: Location) -> Tree:
+    if isinstance(path, Address):
+        from fashionbatch.sources.objects import Objects
+
+        return Objects(path)
+    return _Disk(path)
+
+
+class _Disk:
+    """See :class:`Tree`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = os.fspath(root)
+
+    def walk(self) -> Iterator[tuple[tuple[str, ...], str | None]]:
+        return walk(Path(self.root))
+
+    def level(self, parts: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
+        with os.scandir("/".join((self.root, *parts))) as entries:
+            for entry in entries:
+                if left_out(entry.name):
+                    continue
+                if not _is_folder(entry):
+                    yield entry.name, False
+                elif next(_visible(Path(entry.path)), None) is not None:
+                    yield entry.name, True
+
+    def item(self, parts: tuple[str, ...], name: str) -> Item:
+        # a Path of each would take longer than reading
+        return Item(name=name, path="/".join((self.root, *parts)))
 
 
 @dataclass(frozen=True)
@@ -117,9 +171,9 @@ class _Shape:
     labelled: bool
 
 
-def _shape(root: Path, layout: str) -> _Shape:
+def _shape(tree: Tree, root: Location, layout: str) -> _Shape:
     """Found by looking at the top two levels only, however many files there are."""
-    loose, folders = _level(root)
+    loose, folders = _level(tree, ())
     named = [f for f in folders if f.lower() in SPLIT_NAMES]
     splits = bool(folders) and not loose and named == folders
     if layout == "auto" and len(named) > 1 and named != folders:
@@ -129,14 +183,14 @@ def _shape(root: Path, layout: str) -> _Shape:
             f"({to_text(other)!r}): move that one out, or say --layout classes (all of them are "
             "classes) or --layout flat"
         )
-    tops = [root / folder for folder in folders] if splits else [root]
+    tops: list[tuple[str, ...]] = [(folder,) for folder in folders] if splits else [()]
     nested = False
     beside: str | None = None
     below: str | None = None
     for top in tops:
-        mine, inner = _level(top)
+        mine, inner = _level(tree, top)
         nested = nested or bool(inner)
-        prefix = f"{top.name}/" if splits else ""
+        prefix = f"{top[0]}/" if splits else ""
         beside = beside or (f"{prefix}{mine}" if mine else None)
         below = below or (f"{prefix}{inner[0]}/" if inner else None)
     if layout == "auto" and beside and below:
@@ -147,22 +201,18 @@ def _shape(root: Path, layout: str) -> _Shape:
     return _Shape(splits=splits, nested=nested, labelled=nested and layout != "flat")
 
 
-def _level(folder: Path) -> tuple[str | None, list[str]]:
+def _level(tree: Tree, folder: tuple[str, ...]) -> tuple[str | None, list[str]]:
     """A file that lies in the folder, and the folders in it that hold files; sorted.
 
     Beside folders only an image counts as a file.
     """
     files: list[str] = []
     folders: list[str] = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if _left_out(entry.name):
-                continue
-            if _is_folder(entry):
-                if next(_visible(Path(entry.path)), None) is not None:
-                    folders.append(entry.name)
-            elif len(files) < 1 or is_image(entry.name):
-                files = [min([f for f in files if is_image(f)] + [entry.name])]
+    for name, is_folder in tree.level(folder):
+        if is_folder:
+            folders.append(name)
+        elif len(files) < 1 or is_image(name):
+            files = [min([f for f in files if is_image(f)] + [name])]
     if folders:
         files = [f for f in files if is_image(f)]
     return (files[0] if files else None), sorted(folders)
@@ -190,7 +240,7 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  # a Path is slow
 
 
-def _left_out(name: str) -> str | None:
+def left_out(name: str) -> str | None:
     """Why a name is not part of a catalogue."""
     if name.startswith("."):
         return "it is hidden"
@@ -217,7 +267,7 @@ def walk(root: Path) -> Iterator[tuple[tuple[str, ...], str | None]]:
     while levels:
         folder, parts, here, entries = levels[-1]
         for name, is_folder in entries:
-            reason = _left_out(name)
+            reason = left_out(name)
             if not is_folder or reason is not None:
                 yield (*parts, name), reason
                 continue

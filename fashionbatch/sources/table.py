@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fashionbatch.address import Address, Location, located, written
 from fashionbatch.errors import SourceError, UsageError
 from fashionbatch.sources.base import Failure, Item, Source, to_text
 from fashionbatch.sources.names import SPLIT_NAMES
@@ -76,7 +77,8 @@ class TableSource(Source):
 
     An image's path is relative to ``root``, with ``/``, and may lack its extension: ``.jpg``,
     ``.jpeg``, ``.png`` and ``.webp`` are tried. An item's name is that path, its line the one that
-    its row starts in; the first row of a Parquet file counts as line 2.
+    its row starts in; the first row of a Parquet file counts as line 2. In place of a path there
+    may be an address, whole, whose query is no part of the name; and so may the ``root`` be one.
 
     Args:
         path: of the table. Parquet needs pyarrow.
@@ -86,7 +88,7 @@ class TableSource(Source):
             these; an empty field is no split.
         type_column: of the one with the type of the class, such as ``upper`` for blouses.
         root: folder that the paths start from, by default the table's; no ``..`` leads out of it,
-            while a symbolic link in it may.
+            while a symbolic link in it may. Or its address.
 
     Raises:
         UsageError: there is no such file, folder or column, or pyarrow is missing.
@@ -104,15 +106,17 @@ class TableSource(Source):
         label_column: str | None = None,
         split_column: str | None = None,
         type_column: str | None = None,
-        root: Path | str | None = None,
+        root: Location | str | None = None,
     ) -> None:
         if not path.is_file():
             raise UsageError(f"{path} is not a file: name a table (.csv, .tsv or .parquet)")
         self.path = path
-        self.root = path.parent if root is None else Path(root)
-        if not self.root.is_dir():
-            raise UsageError(f"{self.root} is not a folder: name the images' with --root")
-        self._below = posixpath.normpath(self.root.absolute()).rstrip("/") + "/"
+        self.root = path.parent if root is None else located(root)
+        self._below = f"{self.root}/"
+        if isinstance(self.root, Path):
+            if not self.root.is_dir():
+                raise UsageError(f"{self.root} is not a folder: name the images' with --root")
+            self._below = posixpath.normpath(self.root.absolute()).rstrip("/") + "/"
         named = {
             "image": image_column,
             "label": label_column,
@@ -183,8 +187,10 @@ class TableSource(Source):
             return self._failure("the image's path holds a NUL byte", line)
         if _broken(image):
             return self._failure("the image's path holds a line break", line)
-        below = self._checked(image, line)
-        name = plain(below)
+        try:
+            name, path = self._place(image, line)
+        except UsageError as error:
+            return self._failure(str(error), line)
         split = None
         if self._columns.split is not None:
             given = text(fields[self._columns.split]).strip()
@@ -200,7 +206,7 @@ class TableSource(Source):
                 return Failure(name=name, stage="source", reason=reason, line=line)
         return Item(
             name=name,
-            path=f"{self.root}/{below}",  # text: a Path of each would take longer than reading
+            path=path,
             label=label,
             split=split,
             metadata={name: plain(fields[i]) for name, i in self._rest},
@@ -209,6 +215,22 @@ class TableSource(Source):
 
     def _failure(self, reason: str, line: int) -> Failure:
         return Failure(name=to_text(self.path.name), stage="source", reason=reason, line=line)
+
+    def _place(self, image: str, line: int) -> tuple[str, str]:
+        """What an image is called, and its path or address, as text.
+
+        Raises:
+            UsageError: it is an address of a kind that is not read.
+            SourceError: the path leads out of the root.
+        """
+        address = written(image) if ":" in image else None
+        if isinstance(address, Address):
+            return str(address), address.url
+        below = self._checked(image if address is None else str(address), line)
+        if isinstance(self.root, Address):
+            return plain(below), (self.root / below).url
+        # text: a Path of each would take longer than reading
+        return plain(below), f"{self.root}/{below}"
 
     def _checked(self, image: str, line: int) -> str:
         """The path below the root; without ``.``, ``..`` and doubled slashes."""

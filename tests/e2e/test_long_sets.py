@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,7 +24,12 @@ MOST = 16_384
 
 
 def make(folder: Path, rows: int, classes: int, width: int, part: int) -> Path:
-    """A folder of parts, by the store's own writers; one label of twenty is wrong."""
+    """A folder of parts, by the store's own writers; one label of twenty is wrong.
+
+    Args:
+        width: of the features; 0 for none.
+        part: rows of a part.
+    """
     work = folder.with_name("parts")
     work.mkdir(parents=True)
     draw = np.random.default_rng(0)
@@ -40,6 +44,7 @@ def make(folder: Path, rows: int, classes: int, width: int, part: int) -> Path:
         values = centres[label] + draw.normal(size=(part, width))
         wrong = draw.random(part) < 0.05
         said = np.where(wrong, draw.integers(0, classes, part), label).astype(np.int32)
+        features = {"features/pooled": values.astype(np.float16)} if width else {}
         made = parts.Part(
             fingerprint="f",
             shard=number,
@@ -51,7 +56,7 @@ def make(folder: Path, rows: int, classes: int, width: int, part: int) -> Path:
             arrays={
                 "predictions/topk_index": best,
                 "predictions/topk_probability": chances,
-                "features/pooled": values.astype(np.float16),
+                **features,
             },
         )
         parts.commit(work, made)
@@ -113,10 +118,12 @@ def test_few_parts_are_in_memory(long: Path) -> None:
     found.close()
 
 
+#: does one thing, and says what its process took at most, in KiB
 PEAK = """
 import json, pathlib, re, sys
 import fashionbatch
-getattr(fashionbatch, sys.argv[1])(sys.argv[2], **json.loads(sys.argv[3]))
+name, path, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+getattr(fashionbatch, name)([path] if name == "merge" else path, **options)
 status = pathlib.Path("/proc/self/status").read_text()
 print(int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]))
 """
@@ -137,7 +144,5 @@ def test_memory_of_an_audit(tmp_path: Path) -> None:
             check=True,
             env={"PATH": "", "OMP_NUM_THREADS": "1"},
         )
-        found = re.search(r"\d+", done.stdout.splitlines()[-1])
-        assert found is not None
-        peaks.append(int(found[0]) * 1024)
+        peaks.append(int(done.stdout.splitlines()[-1]) * 1024)
     assert peaks[1] - peaks[0] < 200_000 * 500, [p >> 20 for p in peaks]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import fashionbatch
-from fashionbatch.errors import RemoteError, SourceError, StoreError, UsageError
+from fashionbatch.errors import RemoteError, ShardError, SourceError, StoreError, UsageError
 from fashionbatch.remote import client
 from tests.remote.conftest import BUCKET
 from tests.remote.hosts import Host
@@ -44,13 +44,17 @@ def stored(
     monkeypatch.chdir(tmp_path)
     upload(packed, "photos")
     upload(trained, "runs/mine")
-    for name, no_merge in (("out.h5", False), ("set", True)):
+    for name, no_merge, split in (
+        ("out.h5", False, "train"),
+        ("set", True, "train"),
+        ("few.h5", False, "val"),
+    ):
         fashionbatch.predict(
             str(packed),
             model=str(trained),
             output=str(tmp_path / "preds" / name),
             no_merge=no_merge,
-            split="train",
+            split=split,
         )
     upload(tmp_path / "preds", "preds")
     return tmp_path / "preds" / "out.h5"
@@ -71,6 +75,8 @@ def test_reports(stored: Path, packed: Path, trained: Path, tmp_path: Path) -> N
         assert data["history"]["rows"]
         assert ["Run", there["model"]] in data["about"]
         assert str(tmp_path / "cache") not in json.dumps(data)
+    made = fashionbatch.report(f"s3://{BUCKET}/preds/few.h5", **there, heatmaps=0)
+    assert any("audited: few.h5: of 2 items" in note for note in made["notes"])
     made = fashionbatch.report(
         f"s3://{BUCKET}/runs/mine", catalog=there["catalog"], heatmaps=0, device="cpu"
     )
@@ -90,6 +96,24 @@ def test_reports_read_single_images(
     assert 0 < len(asked) <= 8
     index = fashionbatch.open_shards(packed).index
     assert sum(one.sent for one in asked) <= 8 * (int(index.size.max()) + 4096)
+
+
+def test_a_host_that_is_away_ends_a_report(
+    stored: Path, packed: Path, host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It would be waited for once for each photograph; one that is gone costs itself."""
+    monkeypatch.setenv("FASHIONBATCH_REMOTE_SECONDS", "1")
+    monkeypatch.setenv("FASHIONBATCH_REMOTE_CACHE", "0")
+    shutil.copytree(packed, host.root / "photos")
+    options = {"catalog": f"{host.url}/photos", "heatmaps": 0, "output": str(tmp_path / "r.html")}
+    host.trouble = lambda path, before: 503 if path.endswith(".tar") and before else None
+    with pytest.raises(RemoteError, match="it answers 503"):
+        fashionbatch.report(stored, **options)
+    host.asked.clear()
+    host.trouble = lambda path, before: 403 if path.endswith("0.tar") and before else None
+    made = fashionbatch.report(stored, **options)
+    assert 0 < made["thumbnails"] < made["items"]
+    assert any("cannot be shown" in note for note in made["notes"])
 
 
 def test_explaining_predictions(stored: Path, tmp_path: Path) -> None:
@@ -194,6 +218,8 @@ def test_bad_addresses(
         ):
             with pytest.raises(StoreError, match=f"{bad} holds no predictions"):
                 job(bad)
+    with pytest.raises(ShardError, match="s3://bucket/none holds no shards"):
+        fashionbatch.report(stored, catalog=f"s3://{BUCKET}/none")
     with pytest.raises(SourceError, match="s3://bucket/none.jpg does not exist"):
         fashionbatch.explain("grad-cam", [f"s3://{BUCKET}/none.jpg"], **model)
     monkeypatch.setattr(client, "_stores", {})
