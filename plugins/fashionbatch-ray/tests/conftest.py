@@ -57,6 +57,15 @@ def shards(tmp_path_factory: pytest.TempPathFactory, photograph: Any) -> Path:
     return folder / "shards"
 
 
+@pytest.fixture(scope="session")
+def many(tmp_path_factory: pytest.TempPathFactory, photograph: Any) -> Path:
+    """600 photographs: enough for a run to be stopped in its middle."""
+    folder = tmp_path_factory.mktemp("many")
+    for number in range(600):
+        (folder / f"{number:03}.jpg").write_bytes(photograph(number % 9))
+    return folder
+
+
 @pytest.fixture
 def predict(trained: Path, tmp_path: Path) -> Predict:
     """``predict(source, name, **options)``: the file, or whatever is raised."""

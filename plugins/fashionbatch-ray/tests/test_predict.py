@@ -77,6 +77,7 @@ def test_killed_driver_is_gone_on_with(
         sys.executable, "-m", "fashionbatch", "predict", shards, "--model", trained, "-o",
         tmp_path / "ray.h5", "--engine", "eager", "--device", "cpu", "--workers", "1",
         "--batch-size", "4", "--executor", "ray", "--address", nodes.address,
+        "--executor-kwargs", "workers=9",
     ]  # fmt: skip
     driver = subprocess.Popen(command)
     while len(list(parts.glob("part-*.h5"))) < 3 and driver.poll() is None:
@@ -87,6 +88,7 @@ def test_killed_driver_is_gone_on_with(
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 3, done.stderr  # one image is damaged
     assert "of 24 items were finished by an earlier run" in done.stderr
+    assert "left for 9 workers: the others stay away" in done.stderr
     assert (tmp_path / "ray.h5").read_bytes() == whole
 
 

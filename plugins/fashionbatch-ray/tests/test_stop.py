@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ray.cluster_utils import Cluster
 
 #: what the actors and their workers are called
 NAMES = ("ray::Actor", "multiprocessing")
+#: in the environment of a command, and of all that it starts
+MARK = f"stopped-by-{os.getpid()}"
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +30,6 @@ def nodes() -> Iterator[Cluster]:
     made.wait_for_nodes()
     yield made
     made.shutdown()
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory, photograph: Any) -> Path:
-    """600 photographs: enough for a run to be stopped in its middle."""
-    folder = tmp_path_factory.mktemp("many")
-    for number in range(600):
-        (folder / f"{number:03}.jpg").write_bytes(photograph(number % 9))
-    return folder
 
 
 def at_work(nodes: Cluster) -> list[str]:
@@ -54,28 +48,52 @@ def at_work(nodes: Cluster) -> list[str]:
     return [line for line in lines if any(name in line for name in NAMES)]
 
 
-def stopped(command: list[Any], begun: Any, kind: int, *, group: bool) -> str:
-    """What a command writes to standard error that gets a signal when it has begun."""
+def of_driver() -> list[str]:
+    """What a command and all that it has started still run."""
+    lines = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if MARK in (folder / "environ").read_text(errors="replace"):
+                lines.append((folder / "cmdline").read_text().replace("\0", " "))
+    return lines
+
+
+def stopped(
+    command: list[Any], begun: Callable[[], bool], works: Callable[[], list[str]], kind: int
+) -> str:
+    """What a command says that gets a signal when it has begun; interrupts go to its whole group.
+
+    Args:
+        command: to run.
+        begun: whether it has.
+        works: what does its work; ends with it.
+        kind: of signal.
+    """
     driver = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        start_new_session=True, env={**os.environ, "MARK": MARK},
         # a shell that runs us in its background has interrupts ignored
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     while not begun() and driver.poll() is None:
         time.sleep(0.01)
     if driver.poll() is None:
-        (os.killpg if group else os.kill)(driver.pid, kind)
+        assert works()
+        os.kill(-driver.pid if kind == signal.SIGINT else driver.pid, kind)
     _, said = driver.communicate(timeout=60)
     assert driver.returncode == 128 + kind, said
     assert "Traceback" not in said
     assert [line for line in said.splitlines() if "stopped" in line] == said.splitlines()[-1:]
+    until = time.monotonic() + 10
+    while (left := works()) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not left
     return said.splitlines()[-1]
 
 
 @pytest.mark.slow(seconds=60)
 def test_predictions_are_gone_on_with_here(
-    nodes: Cluster, many: Path, trained: Path, tmp_path: Path
+    nodes: Cluster, many: Path, trained: Path, predict: Any, tmp_path: Path
 ) -> None:
     """One line, nothing left behind, and the local executor makes of it what it would have made."""
     fashionbatch.shard(many, output=tmp_path / "set", samples_per_shard=3)
@@ -84,23 +102,22 @@ def test_predictions_are_gone_on_with_here(
         "--engine", "eager", "--device", "cpu", "--workers", "1", "--batch-size", "4", "-o",
     ]  # fmt: skip
     output, parts, kept = tmp_path / "out.h5", tmp_path / "out.h5.parts", 0
-    for kind, group in ((signal.SIGINT, True), (signal.SIGTERM, False)):
+    ours = ("local", of_driver, signal.SIGINT)  # a cluster of one machine, begun for this run
+    for address, works, kind in (ours, (nodes.address, lambda: at_work(nodes), signal.SIGTERM)):
         most = kept + 2
         said = stopped(
-            [*command, output, "--executor", "ray", "--address", nodes.address],
+            [*command, output, "--executor", "ray", "--address", address],
             lambda most=most: len(list(parts.glob("part-*.h5"))) > most,
-            kind, group=group,
+            works, kind,
         )  # fmt: skip
         left = [path.name for path in parts.iterdir()]
         kept = sum(name.startswith("part-") for name in left)
         assert said.startswith(f"Error: stopped: {3 * kept} of 600 items are finished and kept; ")
         assert len(left) == kept + 1  # nothing half-written beside them and about.json
-        assert not at_work(nodes)
-    done = subprocess.run([*command, output], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert f"{3 * kept} of 600 items were finished by an earlier run" in done.stderr
-    subprocess.run([*command, tmp_path / "whole.h5"], check=True, capture_output=True)
-    assert output.read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    told: dict[str, Any] = {}
+    predict(tmp_path / "set", "out.h5", tell=lambda event, values: told.update({event: values}))
+    assert told["resumed"]["items"] == 3 * kept
+    assert output.read_bytes() == predict(tmp_path / "set", "whole.h5").read_bytes()
 
 
 @pytest.mark.slow(seconds=30)
@@ -113,10 +130,9 @@ def test_packing_is_gone_on_with_here(nodes: Cluster, many: Path, tmp_path: Path
     said = stopped(
         [*command, tmp_path / "set", "--executor", "ray", "--address", nodes.address],
         lambda: len(list(place.glob("work/*.part"))) > 2,
-        signal.SIGINT, group=False,
+        lambda: at_work(nodes), signal.SIGINT,
     )  # fmt: skip
     assert said.startswith("Error: stopped: finished shards are kept beside ")
-    assert not at_work(nodes)
     assert place.exists()
     assert not list(place.rglob("*.tmp"))
     done = subprocess.run([*command, tmp_path / "set"], capture_output=True, text=True)

@@ -30,7 +30,8 @@ _LOOK_EVERY = 0.5
 _ENDS_WITHIN = 20.0
 #: seconds that a cluster has to take a connection
 _ANSWERS_WITHIN = 10.0
-#: workers that die before they are ready, behind which no more are started beside others
+#: workers that die before they are ready, behind which no more are started beside others; and
+#: times that a question is asked
 _TRIES = 3
 #: of an actor: the thread that is free while it works
 _END = "end"
@@ -111,13 +112,17 @@ class Ray(fashionbatch.Executor):
 
     def ask(self, question: Callable[[], T]) -> T:
         """See :class:`fashionbatch.Executor`."""
-        task = ray.remote(**self._resources)(answered)
-        try:
-            said, answer = ray.get(
-                task.remote(fashionbatch.__version__, cloudpickle.dumps(question))
-            )
-        except ray.exceptions.RayError as error:
-            raise _foreign(error) from error
+        # Ray would ask a node without memory for ever
+        spread = {"max_retries": 0, "scheduling_strategy": "SPREAD"}
+        task = ray.remote(**self._resources, **spread)(answered)
+        pickled = cloudpickle.dumps(question)
+        for left in reversed(range(_TRIES)):
+            try:
+                said, answer = ray.get(task.remote(fashionbatch.__version__, pickled))
+                break
+            except ray.exceptions.RayError as error:
+                if not left or isinstance(error, ray.exceptions.RayTaskError):
+                    raise _foreign(error) from error
         if said == "error":
             raise ExecutionError(answer)
         found: T = answer
