@@ -69,12 +69,9 @@ def find_run(model: Location | None) -> Path:
         RemoteError: a host cannot be reached, or refuses.
     """
     if isinstance(model, Address):
-        from fashionbatch.remote.trouble import MissingError
+        from fashionbatch.models.copy import here
 
-        try:
-            return _fetched(model)
-        except MissingError as error:
-            raise UsageError(f"--model {model}: there is no such run ({error})") from None
+        return here(model)
     if model is not None:
         for path in (model, RUNS / model):
             if path.is_dir():
@@ -91,26 +88,6 @@ def find_run(model: Location | None) -> Path:
     return max(finished, key=lambda path: path.stat().st_mtime_ns).parent
 
 
-def _fetched(model: Address) -> Path:
-    from fashionbatch.errors import ModelError
-    from fashionbatch.models.card import CARD, WEIGHTS, load_card
-    from fashionbatch.remote.mirror import Mirror
-    from fashionbatch.remote.trouble import ChangedError, MissingError
-    from fashionbatch.training.curves import HISTORY
-
-    folder = model.parent if model.path.endswith((f"/{CARD}", f"/{WEIGHTS}")) else model
-    mirror = Mirror(folder, CARD)
-    try:
-        mirror.file(WEIGHTS, load_card(mirror.folder).sha256)
-    except (ModelError, ChangedError, MissingError) as error:
-        # what is said of the copy is meant of what it was copied from
-        text = str(error).replace(str(mirror.folder), str(folder))
-        raise ModelError(text) from None
-    for name in (HISTORY, CONFIG):  # of its training, which a model can do without
-        mirror.loose(name)
-    return mirror.folder
-
-
 def run_at(path: Location) -> Path | None:
     """The run that a user's path names, its folder or a name below ``runs/``, if it names one.
 
@@ -121,10 +98,13 @@ def run_at(path: Location) -> Path | None:
         RemoteError: a host cannot be reached, or refuses.
     """
     if isinstance(path, Address):
+        from fashionbatch.models.copy import fetch
         from fashionbatch.remote.trouble import MissingError, RefusedError
+        from fashionbatch.training.curves import HISTORY
 
         try:
-            return None if path.path.endswith((".h5", ".hdf5")) else _fetched(path)
+            of_training = (HISTORY, CONFIG)  # which a model can do without
+            return None if path.path.endswith((".h5", ".hdf5")) else fetch(path, of_training)
         except (MissingError, RefusedError):  # who may not list is refused what is not there
             return None
     for folder in (path, RUNS / path):

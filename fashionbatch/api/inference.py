@@ -80,6 +80,8 @@ def predict(
             stack.enter_context(only_run(output))
         site = executor.ask(partial(jobs.Site.of, config))
         job = jobs.prepare(plan, run, config, output, tell, site=site)
+        known, of = job.known_labels()
+        tell("labels", {"known": known, "of": of})
         if delivery is not None:
             delivery.fetch(len(job.plan.units), restart=config.restart and not dry_run)
             if config.incremental or config.retry_failed:

@@ -62,7 +62,7 @@ class Lending:
         places: of local workers, one for each, such as devices of torch; the first is that of
             every worker elsewhere.
         most: tasks of one lease.
-        here: does tasks in this process, for an executor that has only one local worker.
+        here: a worker in this process, for an executor that has only one local worker.
         forks: workers may be forked: they need neither a GPU nor threads of this process.
     """
 
@@ -75,7 +75,7 @@ class Lending:
         asked: Interrupt,
         places: Sequence[str] = ("",),
         most: int = 16,
-        here: Callable[[Sequence[int]], None] | None = None,
+        here: Worker | None = None,
         forks: bool = False,
     ) -> None:
         self.stage, self.worker, self.asked = stage, worker, asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from multiprocessing.connection import Connection, wait
 
 from fashionbatch.execution.executor import Executor, StoppedHere
@@ -18,7 +19,7 @@ class Local(Executor):
         """See :class:`fashionbatch.Executor`."""
         if len(lending.places) == 1 and lending.here is not None:
             lease = lending.rest()
-            lending.here(lease.tasks)
+            lending.here.do(lease.tasks, partial(lending.hear, lease), lending.asked)
             lending.finish(lease)
             return
         crew = _Crew(lending)

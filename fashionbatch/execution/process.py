@@ -91,6 +91,7 @@ class WorkerProcess:
             how it ended, such as ``exit code -9``.
         """
         self.ask_to_end()
+        self.connection.close()  # it may wait for somebody who listens
         self._process.join(_SECONDS)
         if self._process.is_alive():
             self._process.kill()
@@ -98,9 +99,8 @@ class WorkerProcess:
         return f"exit code {self._process.exitcode}"
 
     def ask_to_end(self) -> None:
-        """Without waiting for it."""
+        """Without waiting for it; what it tells until then is still to be heard."""
         self.lend([])  # if it waits for a lease
-        self.connection.close()
         if self._process.is_alive():
             self._process.terminate()
 

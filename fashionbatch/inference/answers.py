@@ -15,6 +15,7 @@ from fashionbatch.config import PredictConfig
 from fashionbatch.errors import ImageError
 from fashionbatch.models.card import ModelCard
 from fashionbatch.models.features import NONE
+from fashionbatch.models.threads import pieces
 from fashionbatch.store.merge import ATTRIBUTE_DTYPE, ATTRIBUTE_PROBABILITY
 
 _FLOAT16_MOST = float(np.finfo(np.float16).max)
@@ -96,15 +97,24 @@ class Answers:
             fits = torch.ones_like(finite)
             if config.features != NONE:
                 features = kept[0]
-                flat = features.flatten(1)
-                finite &= flat.isfinite().all(dim=1)
+                flat = pieces(features.flatten(1))
+                finite &= torch.cat([each.isfinite().all(dim=1) for each in flat])
                 if config.feature_dtype == "float16":
-                    fits = flat.abs().amax(dim=1) <= _FLOAT16_MOST
-                    features = features.to(torch.float16)
-                tensors[self.features] = features
-            columns = {name: t.contiguous().cpu().numpy() for name, t in tensors.items()}
+                    largest = torch.cat([each.abs().amax(dim=1) for each in flat])
+                    fits = largest <= _FLOAT16_MOST
+            columns = {name: _array(tensor) for name, tensor in tensors.items()}
+            if config.features != NONE:
+                dtype = getattr(torch, config.feature_dtype)
+                columns[self.features] = np.concatenate(
+                    [_array(each.to(dtype)) for each in pieces(features)]
+                )
             reasons = _reasons(finite.cpu().numpy(), fits.cpu().numpy())
         return columns, reasons
+
+
+def _array(tensor: Tensor) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = tensor.contiguous().cpu().numpy()
+    return array
 
 
 def _reasons(finite: npt.NDArray[np.bool_], fits: npt.NDArray[np.bool_]) -> dict[int, ImageError]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,7 +49,8 @@ class Delivery:
                 f"-o {address}: nothing is written there: name a path, or a file in a bucket, such "
                 "as s3://BUCKET/out.h5"
             )
-        self.address, self.no_merge, self._said = address, no_merge, False
+        self.address, self.no_merge = address, no_merge
+        self._dispatch: Dispatch | None = None
         try:
             folder = caches.of_user().hold(caches.key_of("output", address.url))
         except OSError as error:
@@ -72,7 +73,7 @@ class Delivery:
         Raises:
             RemoteError: it cannot be had, or not be discarded.
         """
-        self._names = [parts.path_of(Path(), number).name for number in range(count)]
+        self._names = [_name(number) for number in range(count)]
         begun = [*self._names, parts.ABOUT, outputs.REPLACING]
         if restart:
             # the manifest first: without it the parts are nobody's
@@ -99,19 +100,44 @@ class Delivery:
                 "they are read: name another prefix with -o, or discard them with --restart"
             )
 
+    def refresh(self, numbers: Sequence[int]) -> None:
+        """Makes this disk's copy of some parts what lies there.
+
+        Workers elsewhere put theirs only there, and one of this machine that died may not have put
+        what it had written here.
+
+        Args:
+            numbers: of the parts.
+
+        Raises:
+            RemoteError: they cannot be had.
+        """
+        self._take(self._folder, [_name(number) for number in numbers])
+
+    def there(self, count: int) -> list[int]:
+        """Which of so many parts lie there, whole or not.
+
+        Raises:
+            RemoteError: it cannot be asked.
+        """
+        found = {one.address for one in _there([self._parts / _name(n) for n in range(count)])}
+        return [number for number in range(count) if self._parts / _name(number) in found]
+
     def commit(self, part: Part) -> None:
         """Puts a part that this disk has.
 
         Raises:
             RemoteError: it cannot be written.
         """
-        names = [parts.path_of(Path(), part.shard).name]
-        if not self._said:  # what the parts are of, for messages
-            names = [parts.ABOUT, outputs.REPLACING, *names]
-        for file in (self._folder / name for name in names):
-            if file.is_file():
-                client.put(self._parts / file.name, file.read_bytes())
-        self._said = True
+        if self._dispatch is None:
+            self._dispatch = self.dispatch()
+        self._dispatch.put(part.shard, (self._folder / _name(part.shard)).read_bytes())
+
+    def dispatch(self) -> Dispatch:
+        """What a worker elsewhere puts parts with."""
+        said = (self._folder / name for name in (parts.ABOUT, outputs.REPLACING))
+        about = {file.name: file.read_bytes() for file in said if file.is_file()}
+        return Dispatch(self._parts, about)
 
     def finish(self) -> None:
         """Puts what says that all is there.
@@ -167,6 +193,38 @@ class Delivery:
         return client.read([client.Range(found, 0, parts.SEAL)]) == [seal]
 
 
+class Dispatch:
+    """Puts parts from any machine, with nothing of them on its disk; travels there.
+
+    Args:
+        to: the prefix of the parts.
+        about: what the parts are of, for messages: names of files and their bytes.
+    """
+
+    def __init__(self, to: Address, about: Mapping[str, bytes]) -> None:
+        self.to, self._about = to, dict(about)
+
+    def commit(self, part: Part) -> None:
+        """Puts a part.
+
+        Raises:
+            RemoteError: it cannot be written.
+        """
+        self.put(part.shard, parts.to_bytes(part))
+
+    def put(self, number: int, data: bytes) -> None:
+        """Puts the bytes of a part, the first time behind what says what it is of.
+
+        Raises:
+            RemoteError: it cannot be written.
+        """
+        while self._about:
+            name, said = next(iter(self._about.items()))
+            client.put(self.to / name, said)
+            del self._about[name]
+        client.put(self.to / _name(number), data)
+
+
 @contextmanager
 def called(delivery: Delivery | None) -> Iterator[None]:
     """Errors name the output where it is to lie, in place of the copy on this disk."""
@@ -177,6 +235,10 @@ def called(delivery: Delivery | None) -> Iterator[None]:
             text = str(error).replace(str(delivery.output), str(delivery.address).rstrip("/"))
             error.args = (text, *error.args[1:])
         raise
+
+
+def _name(number: int) -> str:
+    return parts.path_of(Path(), number).name
 
 
 def _there(addresses: list[Address]) -> list[Object]:

@@ -37,7 +37,7 @@ class Gathering:
         labels: npt.NDArray[np.int32],
     ) -> None:
         self.number, self.unit, self.catalogue, self.labels = number, unit, catalogue, labels
-        count = len(unit.rows)
+        count = len(unit.chosen)
         self._state = np.zeros(count, np.int8)
         self._hashes = np.zeros((count, 32), np.uint8)
         self._errors: dict[int, ImageError] = {}
@@ -58,7 +58,7 @@ class Gathering:
     @property
     def failed(self) -> int:
         """How many have failed, what is no image included."""
-        hidden = self.unit.count - len(self.unit.rows)
+        hidden = self.unit.count - len(self.unit.chosen)
         return int((self._state == _FAILED).sum()) + hidden
 
     def add(self, places: Places, columns: Columns, hashes: npt.NDArray[np.uint8]) -> None:
@@ -106,6 +106,6 @@ class Gathering:
             name, key = catalogue.name(row), catalogue.key(row)
             sha256 = self._hashes[place].tobytes()
             failures.append(Failed(name, key, error.stage, error.reason, sha256))
-        if unit.damage is not None and not len(unit.rows):
+        if unit.damage is not None and not len(unit.chosen):
             failures.append(Failed(unit.name, "", "shard", unit.damage))
         return failures + [Failed(f.name, "", f.stage, f.reason) for f in unit.skipped]

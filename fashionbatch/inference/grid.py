@@ -45,7 +45,7 @@ class Grid:
 
     def __init__(self, units: Sequence[Unit], batch_size: int) -> None:
         self.units, self.batch_size = units, batch_size
-        sizes = [0 if unit.damage is not None else len(unit.rows) for unit in units]
+        sizes = [0 if unit.damage is not None else len(unit.chosen) for unit in units]
         self.ends = np.cumsum([0, *sizes], dtype=np.int64)  # unit u is ends[u] to ends[u + 1]
 
     def __len__(self) -> int:

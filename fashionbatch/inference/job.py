@@ -18,7 +18,7 @@ from fashionbatch.config import PredictConfig
 from fashionbatch.errors import SourceError, UsageError
 from fashionbatch.inference.answers import Answers
 from fashionbatch.inference.grid import Grid
-from fashionbatch.inference.plan import Plan, known_labels
+from fashionbatch.inference.plan import Plan, Unit
 from fashionbatch.models import card as cards
 from fashionbatch.models import device as devices
 from fashionbatch.models.card import ModelCard, code_version
@@ -26,7 +26,7 @@ from fashionbatch.models.engine import EngineJob
 from fashionbatch.models.features import NONE, FeatureTap, try_out
 from fashionbatch.parse import parse_most
 from fashionbatch.pipeline.batches import default_workers
-from fashionbatch.pipeline.pool import Limits
+from fashionbatch.pipeline.pool import Limits, Pool
 from fashionbatch.store.merge import ShardEntry
 
 if TYPE_CHECKING:
@@ -89,7 +89,6 @@ class Job:
         folder: of the run whose model predicts, and the model's ``card``.
         config: of the job.
         output: the HDF5 file.
-        labels: int32, of every row of the units in order; -1 unknown.
         site: where the network runs.
         tap: the model, with the layer whose output is stored.
         answers: what is stored.
@@ -102,7 +101,6 @@ class Job:
     card: ModelCard
     config: PredictConfig
     output: Path
-    labels: npt.NDArray[np.int32]
     site: Site
     tap: FeatureTap
     answers: Answers
@@ -143,7 +141,7 @@ class Job:
                 [[u.name, files.fingerprint(u.rows.tolist())] for u in self.plan.units]
             ),
             "items": self.plan.items,
-            "rows": sum(len(unit.rows) for unit in self.plan.units),
+            "rows": sum(len(unit.chosen) for unit in self.plan.units),
             "model": self.card.sha256,
             "temperature": self.card.temperature,
             "preprocessing": self.card.preprocessing.to_json(),
@@ -161,6 +159,18 @@ class Job:
         """What the output says of the units."""
         return [ShardEntry(name=unit.name, count=unit.count) for unit in self.plan.units]
 
+    def labels(self, unit: Unit) -> npt.NDArray[np.int32]:
+        """int32 ``[N]``: of each image of a unit its class, -1 where that is unknown."""
+        if self.config.ignore_labels:
+            return np.full(len(unit.chosen), -1, np.int32)
+        return self.plan.labels(unit, self.card.classes)
+
+    def known_labels(self) -> tuple[int, int]:
+        """How many images have a label, and how many there are."""
+        units = self.plan.units
+        known = sum(int((self.labels(unit) >= 0).sum()) for unit in units)
+        return known, sum(len(unit.chosen) for unit in units)
+
     def engine_job(self) -> EngineJob:
         """What an engine is made for."""
         side = self.card.preprocessing.size
@@ -173,6 +183,16 @@ class Job:
             device=self.device,
             precision=self.site.precision,
             key=files.fingerprint([structure, self.config.features]),
+        )
+
+    def pool(self) -> Pool:
+        """Reads and decodes for one worker; a context manager that starts processes."""
+        return Pool(
+            self.plan.catalogue,
+            self.card.preprocessing,
+            batch_size=self.grid.batch_size,
+            workers=self.workers,
+            limits=self.limits,
         )
 
     def bytes(self) -> int:
@@ -199,7 +219,7 @@ def prepare(
         folder: of the run whose model predicts.
         config: of the job.
         output: the HDF5 file.
-        tell: gets ``("warn", {"text"})``, ``("labels", {"known", "of"})``.
+        tell: gets ``("warn", {"text"})``.
         site: where the network runs, if not here.
 
     Raises:
@@ -208,7 +228,7 @@ def prepare(
         UsageError: there is no such device or layer.
     """
     model, card = cards.load(folder)
-    labels = _labels(plan, card, config, tell)
+    _check_labels(plan, card, config, tell)
     site = site or Site.of(config)
     tap = FeatureTap(model, config.features)
     shapes = try_out(tap, card.preprocessing.size)
@@ -217,14 +237,13 @@ def prepare(
     )
     plan = plan.bounded(max(1, _PART_BYTES // answers.row_bytes))
     # a batch always has the same shape; a few images do not pay for the places of many
-    grid = Grid(plan.units, max(1, min(config.batch_size, sum(len(u.rows) for u in plan.units))))
+    grid = Grid(plan.units, max(1, min(config.batch_size, sum(len(u.chosen) for u in plan.units))))
     return Job(
         plan=plan,
         folder=folder,
         card=card,
         config=config,
         output=output,
-        labels=labels,
         site=site,
         tap=tap,
         answers=answers,
@@ -232,9 +251,7 @@ def prepare(
     )
 
 
-def _labels(
-    plan: Plan, card: ModelCard, config: PredictConfig, tell: Tell
-) -> npt.NDArray[np.int32]:
+def _check_labels(plan: Plan, card: ModelCard, config: PredictConfig, tell: Tell) -> None:
     # a model that learnt no category takes no side in what the classes are
     used = bool(card.classes) and not config.ignore_labels
     foreign = [c for c in plan.classes if c not in card.classes]
@@ -251,7 +268,3 @@ def _labels(
             f"{', ...' if len(loose) > 3 else ''}) are no classes of the model and are not stored"
         )
         tell("warn", {"text": text})
-    classes = () if config.ignore_labels else card.classes
-    labels = np.fromiter(known_labels(plan, classes), np.int32)
-    tell("labels", {"known": int((labels >= 0).sum()), "of": len(labels)})
-    return labels

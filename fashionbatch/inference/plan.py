@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,8 +50,10 @@ class Catalogue(Protocol):
         """Its key in its shard."""
         ...
 
-    def label(self, row: int) -> str | None:
-        """Its class, if it is known."""
+    def labels(
+        self, rows: npt.NDArray[np.int64], numbers: Mapping[str, int]
+    ) -> npt.NDArray[np.int32]:
+        """int32 ``[n]``: the number of the class of each, -1 where it is none of these."""
         ...
 
     def sha256(self, row: int) -> bytes:
@@ -73,7 +75,7 @@ class Unit:
 
     Attributes:
         name: for people and for the store.
-        rows: int64 ``[N]`` of the catalogue.
+        chosen: what of the catalogue: rows one after the other, or int64 ``[N]``, ascending.
         sha256: stands for its content where that is known before any image is read: of a slice of a
             folder it is ``None``, and :func:`content` of what was read. Of a damaged shard it is
             another one than of the same shard when it is whole.
@@ -82,15 +84,21 @@ class Unit:
     """
 
     name: str
-    rows: npt.NDArray[np.int64]
+    chosen: range | npt.NDArray[np.int64]
     sha256: str | None
     damage: str | None = None
     skipped: tuple[Failure, ...] = ()
 
     @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """int64 ``[N]``: of the catalogue."""
+        chosen = self.chosen
+        return np.arange(chosen.start, chosen.stop) if isinstance(chosen, range) else chosen
+
+    @property
     def count(self) -> int:
         """Of what is predicted or fails: a damaged shard of unknown content is one failure."""
-        return (len(self.rows) or int(self.damage is not None)) + len(self.skipped)
+        return (len(self.chosen) or int(self.damage is not None)) + len(self.skipped)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +130,15 @@ class Plan:
         units = [self.units[number] for number in numbers]
         return sum(self.catalogue.stored_bytes(u.rows) for u in units if u.damage is None)
 
+    def labels(self, unit: Unit, classes: Sequence[str]) -> npt.NDArray[np.int32]:
+        """int32 ``[N]``: of each image of a unit, the position of its label, -1 if it has none.
+
+        Args:
+            unit: of this plan.
+            classes: that count.
+        """
+        return self.catalogue.labels(unit.rows, {name: i for i, name in enumerate(classes)})
+
     def absolute(self) -> Plan:
         """The same for a process that works in another folder."""
         return replace(self, catalogue=self.catalogue.absolute())
@@ -132,7 +149,7 @@ class Plan:
         Args:
             most: images of a unit.
         """
-        if all(len(unit.rows) <= most for unit in self.units):
+        if all(len(unit.chosen) <= most for unit in self.units):
             return self
         if isinstance(self.catalogue, Folder):
             return _of_folder(self.path, self.catalogue, min(SLICE, most))
@@ -167,7 +184,7 @@ def make(
         if is_image(path.path) or has_images(path):
             _refuse_choice(path, split, selection)
             return _of_folder(path, Elsewhere.at(path, limit))
-        return _of_shards(open_shards(path, strict=False), split, selection, limit)
+        return _of_shards(open_shards(path, strict=False, whole=False), split, selection, limit)
     refuse_scheme(path)
     if not path.exists():
         raise UsageError(
@@ -175,7 +192,7 @@ def make(
             "its scheme, such as s3://)"
         )
     if is_shards(path):
-        return _of_shards(open_shards(path, strict=False), split, selection, limit)
+        return _of_shards(open_shards(path, strict=False, whole=False), split, selection, limit)
     _refuse_choice(path, split, selection)
     if path.is_file():
         return _of_folder(path, Folder(path.parent, [to_text(path.name)]))
@@ -248,16 +265,16 @@ def content_now(catalogue: Catalogue, unit: Unit) -> str:
 
 
 def _pieces(unit: Unit, most: int) -> Iterator[Unit]:
-    if len(unit.rows) <= most:
+    if len(unit.chosen) <= most:
         yield unit
         return
-    for start in range(0, len(unit.rows), most):
-        rows = unit.rows[start : start + most]
-        sha256 = files.fingerprint([unit.sha256, rows.tolist()])
+    for start in range(0, len(unit.chosen), most):
+        chosen = unit.chosen[start : start + most]
+        sha256 = files.fingerprint([unit.sha256, list(map(int, chosen))])
         yield replace(
             unit,
-            name=f"{unit.name}[{start}:{start + len(rows)}]",
-            rows=rows,
+            name=f"{unit.name}[{start}:{start + len(chosen)}]",
+            chosen=chosen,
             sha256=DAMAGED + sha256 if unit.damage is not None else sha256,
             skipped=() if start else unit.skipped,
         )
@@ -270,7 +287,7 @@ def _of_folder(path: Location, folder: Folder, most: int | None = None) -> Plan:
     units = [
         Unit(
             name=f"{name}[{start}:{min(start + most, count)}]",
-            rows=np.arange(start, min(start + most, count), dtype=np.int64),
+            chosen=range(start, min(start + most, count)),
             sha256=folder.content(slice(start, start + most)),
         )
         for start in range(0, count, most)
@@ -281,16 +298,22 @@ def _of_folder(path: Location, folder: Folder, most: int | None = None) -> Plan:
 def _of_shards(
     shards: ShardSet, split: str | None, selection: Selection, limit: int | None
 ) -> Plan:
-    rows = shards.select(split, selection, capped=(None, *SPLITS))[:limit]
+    of_shards = shards.spans(split)
+    spans: Sequence[range | npt.NDArray[np.int64]] = of_shards
+    if not selection.everything:
+        rows = shards.select(split, selection, capped=(None, *SPLITS))
+        spans = [rows[slice(*np.searchsorted(rows, (s.start, s.stop)))] for s in of_shards]
+    if limit is not None:
+        before = np.cumsum([0, *map(len, spans)]).tolist()
+        spans = [s[: max(0, limit - b)] for s, b in zip(spans, before, strict=False)]
     shards = shards.restricted(selection)
-    whole = len(rows) == len(shards)
-    if not len(rows) and not (whole and (shards.damaged or shards.skipped)):
+    count = sum(map(len, spans))
+    whole = count == len(shards)
+    if not count and not (whole and (shards.damaged or shards.skipped)):
         raise SourceError(f"{shards.path} holds no images to predict")
-    # rows are grouped by shard
-    borders = np.searchsorted(shards.index.shard[rows], np.arange(len(shards.manifest.shards) + 1))
     units = []
     for number, record in enumerate(shards.manifest.shards):
-        mine = rows[borders[number] : borders[number + 1]]
+        mine = spans[number]
         if not len(mine) and not whole:
             continue
         damage = shards.damaged.get(number)
@@ -299,7 +322,7 @@ def _of_shards(
             complete = len(piece) == record.items
             sha256, name = record.sha256, record.file
             if not complete:
-                sha256 = files.fingerprint(f"{sha256} {piece.tolist()}")
+                sha256 = files.fingerprint(f"{sha256} {list(map(int, piece))}")
             if len(mine) > MOST:
                 name = f"{name}[{start}:{start + len(piece)}]"
             if damage is not None:
@@ -311,7 +334,7 @@ def _of_shards(
             units.append(
                 Unit(
                     name=name,
-                    rows=piece,
+                    chosen=piece,
                     sha256=sha256,
                     damage=damage,
                     skipped=() if start else tuple(skipped),
@@ -359,10 +382,12 @@ class Folder:
         """See :class:`Catalogue`."""
         return f"{row:09d}"
 
-    def label(self, row: int) -> str | None:
-        """The folder that the image lies in."""
-        parts = self.names[row].split("/")
-        return parts[-2] if len(parts) > 1 else None
+    def labels(
+        self, rows: npt.NDArray[np.int64], numbers: Mapping[str, int]
+    ) -> npt.NDArray[np.int32]:
+        """See :class:`Catalogue`: of the folders that the images lie in."""
+        parents = (self.names[row].rpartition("/")[0].rpartition("/")[2] for row in rows.tolist())
+        return np.fromiter((numbers.get(p, -1) for p in parents), np.int32, len(rows))
 
     def sha256(self, row: int) -> bytes:
         """See :class:`Catalogue`."""
@@ -468,30 +493,25 @@ class PackedCatalogue:
 
     def key(self, row: int) -> str:
         """See :class:`Catalogue`."""
-        return str(self.shards.index.key[row])
+        return self.shards.key(row)
 
-    def label(self, row: int) -> str | None:
+    def labels(
+        self, rows: npt.NDArray[np.int64], numbers: Mapping[str, int]
+    ) -> npt.NDArray[np.int32]:
         """See :class:`Catalogue`."""
-        label = int(self.shards.labels[row])
-        return self.shards.classes[label] if label >= 0 else None
+        # what has no label, -1, takes the last
+        table = np.array([*(numbers.get(c, -1) for c in self.shards.classes), -1], np.int32)
+        found: npt.NDArray[np.int32] = table[self.shards.index.take("label", rows)]
+        return found
 
     def sha256(self, row: int) -> bytes:
         """See :class:`Catalogue`; as packed."""
-        digest: bytes = self.shards.index.sha256[row].tobytes()
-        return digest
+        return self.shards.sha256(row)
 
     def stored_bytes(self, rows: npt.NDArray[np.int64]) -> int:
         """See :class:`Catalogue`."""
-        return int(self.shards.index.size[rows].sum())
+        return int(self.shards.index.take("size", rows).sum())
 
     def absolute(self) -> PackedCatalogue:
         """See :class:`Catalogue`."""
         return PackedCatalogue(self.shards.absolute())
-
-
-def known_labels(plan: Plan, classes: Sequence[str]) -> Iterator[int]:
-    """Of every row in order: the position of its label in ``classes``, or -1."""
-    numbers = {name: i for i, name in enumerate(classes)}
-    for unit in plan.units:
-        for row in unit.rows.tolist():
-            yield numbers.get(plan.catalogue.label(row) or "", -1)

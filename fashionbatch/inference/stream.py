@@ -12,61 +12,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fashionbatch.errors import ImageError, SourceError, counted
+from fashionbatch.errors import ImageError
 from fashionbatch.execution.executor import StoppedHere, Tell
 from fashionbatch.inference.answers import Answers
 from fashionbatch.inference.gathering import Gathering
 from fashionbatch.inference.grid import Grid, Rows, Share
-from fashionbatch.inference.plan import Plan
+from fashionbatch.inference.plan import Plan, Unit
 from fashionbatch.inference.reuse import Reuse
 from fashionbatch.interrupt import Interrupt
 from fashionbatch.models.engine import Engine, answers
 from fashionbatch.pipeline.pool import Loaded, Pool
 from fashionbatch.store.part import Part
-
-
-class Failures:
-    """Counts and tells what fails, and ends a run in which too much does.
-
-    Args:
-        most: that may fail; ``None`` for any number.
-        tell: gets ``("failed", {"name", "reason"})``.
-    """
-
-    def __init__(self, most: int | None, tell: Tell) -> None:
-        self.most, self.count, self.tell = most, 0, tell
-
-    def add(self, name: str, reason: str, count: int = 1) -> None:
-        """One more, or so many of one name.
-
-        Raises:
-            SourceError: one too many.
-        """
-        self.tell("failed", {"name": name, "reason": reason})
-        self.count += count
-        self._check(f", the last one {name!r} ({reason})")
-
-    def add_known(self, count: int) -> None:
-        """So many more failed in what is there of earlier runs.
-
-        Raises:
-            SourceError: too many.
-        """
-        self.count += count
-        self._check(" so far, in earlier runs and this one")
-
-    def forget(self, count: int) -> None:
-        """So many are going to be tried again."""
-        self.count -= count
-        self.tell("forgotten", {"failed": count})
-
-    def _check(self, which: str) -> None:
-        if self.most is not None and self.count > self.most:
-            raise SourceError(
-                f"{counted(self.count, 'item')} failed{which}, and "
-                f"--max-failures allows {self.most}: what is finished is kept, and the same "
-                "command with a higher limit goes on"
-            )
 
 
 class Writer:
@@ -116,16 +72,13 @@ class Stream:
 
     Args:
         plan: what there is.
-        labels: int32, of every row of the units in order.
+        labels: gives those of a unit's images, int32.
         grid: which images go through the network together.
         answers: makes columns of what it says.
         engine: runs it.
         device: that it runs on.
         pool: reads and decodes.
         fingerprint: of the run, for its parts.
-        failures: counts.
-        asked: whether somebody wants an end.
-        tell: gets ``("progress", {"items"})``.
         reuse: an earlier file to take rows from.
     """
 
@@ -133,36 +86,45 @@ class Stream:
         self,
         *,
         plan: Plan,
-        labels: npt.NDArray[np.int32],
+        labels: Callable[[Unit], npt.NDArray[np.int32]],
         grid: Grid,
         answers: Answers,
         engine: Engine,
         device: torch.device,
         pool: Pool,
         fingerprint: str,
-        failures: Failures,
-        asked: Interrupt,
-        tell: Tell,
         reuse: Reuse | None = None,
     ) -> None:
         self.plan, self.labels, self.grid, self.answers = plan, labels, grid, answers
         self.engine, self.pool, self.fingerprint = engine, pool, fingerprint
-        self.failures, self.asked, self.tell, self.reuse = failures, asked, tell, reuse
+        self.reuse = reuse
         # a GPU works on a batch while the answers to the one before it are sorted in
         self._lead = 1 if device.type == "cuda" else 0
-        self._starts = np.cumsum([0, *(len(unit.rows) for unit in plan.units)])
-        self._open: dict[int, Gathering] = {}
-        self._shares: deque[list[Share]] = deque()  # of the batches on their way
 
-    def run(self, pending: Sequence[int], put: Callable[[Part], None]) -> None:
-        """Predicts the pending units, and hands over the part of each.
+    def run(
+        self,
+        pending: Sequence[int],
+        put: Callable[[Part], None],
+        tell: Tell,
+        asked: Interrupt,
+    ) -> None:
+        """Predicts units.
+
+        Args:
+            pending: their numbers.
+            put: gets the part of each.
+            tell: gets ``("progress", {"items"})``, with ``"reused"`` of rows that were taken over;
+                ``("failed", {"name", "reason", "count"})``; ``("known", {"count"})`` of what
+                failed in an earlier run; ``("warn", {"text"})``. What it raises ends the run.
+            asked: whether somebody wants an end.
 
         Raises:
             StoppedHere: somebody asked for an end.
-            SourceError: too much fails.
             ModelError: the memory is too small for a batch.
         """
-        self._put = put
+        self._put, self._tell = put, tell
+        self._open: dict[int, Gathering] = {}
+        self._shares: deque[list[Share]] = deque()  # of the batches on their way
         order = self._in_grid(pending) if self.reuse is None else self._what_is_new(pending)
         told = 0
         running: deque[tuple[Loaded, tuple[Tensor, ...]]] = deque()
@@ -171,9 +133,9 @@ class Stream:
             if len(running) > self._lead:
                 self._sort_in(*running.popleft())
             for note in self.engine.notes[told:]:
-                self.tell("warn", {"text": note})
+                tell("warn", {"text": note})
             told = len(self.engine.notes)
-            if self.asked:
+            if asked:
                 raise StoppedHere
         while running:
             self._sort_in(*running.popleft())
@@ -228,24 +190,25 @@ class Stream:
             yield np.concatenate(rows)
 
     def _opened(self, number: int) -> Gathering:
-        unit, start = self.plan.units[number], int(self._starts[number])
-        labels = self.labels[start : start + len(unit.rows)]
+        unit = self.plan.units[number]
+        labels = self.labels(unit)
         gathering = Gathering(number, unit, self.plan.catalogue, self.answers, labels)
         self._open[number] = gathering
         for skipped in unit.skipped:
-            self.failures.add(skipped.name, skipped.reason)
+            self._tell_failed(skipped.name, skipped.reason)
         if unit.damage is not None:
-            self.failures.add(unit.name, unit.damage, unit.count - len(unit.skipped))
+            self._tell_failed(unit.name, unit.damage, unit.count - len(unit.skipped))
         given_up = unit.count if unit.damage is not None else len(unit.skipped)
         if given_up:
-            self.tell("progress", {"items": given_up})
+            self._tell("progress", {"items": given_up})
         return gathering
 
     def _taken_over(self, gathering: Gathering, left: int) -> None:
         if gathering.unit.damage is None:
-            taken = len(gathering.unit.rows) - left
-            self.failures.add_known(gathering.failed - len(gathering.unit.skipped))
-            self.tell("progress", {"items": taken, "reused": taken})
+            taken = len(gathering.unit.chosen) - left
+            known = gathering.failed - len(gathering.unit.skipped)
+            self._tell("known", {"count": known})
+            self._tell("progress", {"items": taken, "reused": taken})
 
     def _sort_in(self, loaded: Loaded, answers: tuple[Tensor, ...]) -> None:
         columns, refused = self.answers.columns(answers)
@@ -260,14 +223,18 @@ class Stream:
             )
             for place, offset in zip(share.places[bad].tolist(), at[bad].tolist(), strict=True):
                 self._fail(gathering, place, failed[offset], loaded.sha256[offset].tobytes())
-            self.tell("progress", {"items": len(at)})
+            self._tell("progress", {"items": len(at)})
             if gathering.complete:
                 self._finish(gathering)
         loaded.release()
 
     def _fail(self, gathering: Gathering, place: int, error: ImageError, sha256: bytes) -> None:
         gathering.fail(place, error, sha256)
-        self.failures.add(self.plan.catalogue.name(int(gathering.unit.rows[place])), str(error))
+        name = self.plan.catalogue.name(int(gathering.unit.rows[place]))
+        self._tell_failed(name, str(error))
+
+    def _tell_failed(self, name: str, reason: str, count: int = 1) -> None:
+        self._tell("failed", {"name": name, "reason": reason, "count": count})
 
     def _finish(self, gathering: Gathering) -> None:
         del self._open[gathering.number]

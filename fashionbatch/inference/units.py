@@ -2,43 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from fashionbatch.errors import ImageError
+from fashionbatch.errors import ImageError, SourceError, counted
 from fashionbatch.execution.executor import Tell
 from fashionbatch.execution.lending import Lease
 from fashionbatch.inference.gathering import Gathering
-from fashionbatch.inference.job import Job
-from fashionbatch.inference.stream import Failures
-from fashionbatch.store import part as parts
-from fashionbatch.store.part import Part
+from fashionbatch.inference.ledger import Ledger
+
+
+class Failures:
+    """Counts and tells what fails, and ends a run in which too much does.
+
+    Args:
+        most: that may fail; ``None`` for any number.
+        tell: gets ``("failed", {"name", "reason"})``.
+    """
+
+    def __init__(self, most: int | None, tell: Tell) -> None:
+        self.most, self.count, self.tell = most, 0, tell
+
+    def add(self, name: str, reason: str, count: int = 1) -> None:
+        """One more, or so many of one name.
+
+        Raises:
+            SourceError: one too many.
+        """
+        self.tell("failed", {"name": name, "reason": reason})
+        self.count += count
+        self._check(f", the last one {name!r} ({reason})")
+
+    def add_known(self, count: int) -> None:
+        """So many more failed in what is there of earlier runs.
+
+        Raises:
+            SourceError: too many.
+        """
+        self.count += count
+        self._check(" so far, in earlier runs and this one")
+
+    def forget(self, count: int) -> None:
+        """So many are going to be tried again."""
+        self.count -= count
+        self.tell("forgotten", {"failed": count})
+
+    def _check(self, which: str) -> None:
+        if self.most is not None and self.count > self.most:
+            raise SourceError(
+                f"{counted(self.count, 'item')} failed{which}, and "
+                f"--max-failures allows {self.most}: what is finished is kept, and the same "
+                "command with a higher limit goes on"
+            )
 
 
 class Units:
     """See :class:`fashionbatch.execution.lending.Stage`.
 
     Args:
-        job: whose units they are.
-        folder: of the parts.
-        fingerprint: of the run.
-        failures: counts.
-        tell: gets what the workers tell.
-        commit: writes a part for good.
+        ledger: of the run whose units they are.
+        tell: gets what the workers tell, and ``("failed", {"name", "reason"})``.
+
+    Raises:
+        SourceError: more failed in earlier runs than may.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        folder: Path,
-        fingerprint: str,
-        failures: Failures,
-        tell: Tell,
-        commit: Callable[[Part], None],
-    ) -> None:
-        self.job, self.folder, self.fingerprint = job, folder, fingerprint
-        self.failures, self.tell, self.commit = failures, tell, commit
+    def __init__(self, ledger: Ledger, tell: Tell) -> None:
+        self.ledger, self.job, self.tell = ledger, ledger.job, tell
+        self.failures = Failures(self.job.most_failures, tell)
+        self.failures.add_known(ledger.already_failed)
 
     def hear(self, lease: Lease, event: str, values: dict[str, Any]) -> None:
         """Counts what failed, and tells the rest."""
@@ -58,15 +90,15 @@ class Units:
         self.failures.forget(lease.told["failed"])
         self.tell("progress", {name: -lease.told[name] for name in ("items", "reused")})
         lease.told.clear()
+        self.ledger.refresh(lease.tasks)
         left = []
         for number in lease.tasks:
-            count = self.job.plan.units[number].count
-            found = parts.find(self.folder, number, fingerprint=self.fingerprint, count=count)
+            found = self.ledger.find(number)
             if found is None:
                 left.append(number)
             else:
                 self.failures.add_known(found.failed)
-                self.tell("progress", {"items": count})
+                self.tell("progress", {"items": self.job.plan.units[number].count})
         return left
 
     def give_up(self, task: int, reason: str) -> None:
@@ -75,12 +107,10 @@ class Units:
         Raises:
             SourceError: too much fails.
         """
-        plan, labels = self.job.plan, self.job.labels
+        plan = self.job.plan
         unit = plan.units[task]
-        start = sum(len(other.rows) for other in plan.units[:task])
-        gathering = Gathering(
-            task, unit, plan.catalogue, self.job.answers, labels[start : start + len(unit.rows)]
-        )
+        labels = self.job.labels(unit)
+        gathering = Gathering(task, unit, plan.catalogue, self.job.answers, labels)
         if unit.damage is None:
             error = ImageError("model", reason)
             for place, row in enumerate(unit.rows.tolist()):
@@ -88,6 +118,6 @@ class Units:
                     gathering.fail(place, error, plan.catalogue.sha256(row))
                 except ImageError as unread:
                     gathering.fail(place, unread)
-        self.commit(gathering.close(self.fingerprint))
+        self.ledger.commit(gathering.close(self.ledger.key))
         self.failures.add(unit.name, reason, unit.count)
         self.tell("progress", {"items": unit.count})

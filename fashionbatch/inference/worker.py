@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fashionbatch import files
+from fashionbatch.address import Location
 from fashionbatch.config import PredictConfig
 from fashionbatch.errors import ExecutionError
 from fashionbatch.execution.executor import Tell, Worker
@@ -16,17 +18,16 @@ from fashionbatch.inference import job as jobs
 from fashionbatch.inference.job import Job, Site
 from fashionbatch.inference.plan import Plan
 from fashionbatch.inference.reuse import Reuse
-from fashionbatch.inference.stream import Failures, Stream, Writer
+from fashionbatch.inference.stream import Stream, Writer
 from fashionbatch.interrupt import Interrupt
 from fashionbatch.models import choice
-from fashionbatch.models.card import code_version
+from fashionbatch.models import copy as models
+from fashionbatch.models.card import ModelCard, code_version
 from fashionbatch.models.choice import Picked
+from fashionbatch.models.engine import Engine
 from fashionbatch.pipeline.pool import Pool
-from fashionbatch.store import part as parts
+from fashionbatch.store import copy as predictions
 from fashionbatch.store.part import Part
-
-if TYPE_CHECKING:
-    from fashionbatch.inference.delivery import Delivery
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +36,15 @@ class Recipe:
 
     Attributes:
         plan: of the run.
-        model: folder of the model.
+        model: folder of the model, or its address, for workers that have another disk.
+        card: of the model.
         config: of the run.
         output: the HDF5 file.
+        earlier: the same to take rows from, or likewise its address.
         site: what every worker must run on.
         engine: the fingerprint's words for it.
         fingerprint: of the run, for its parts.
-        folder: of the parts.
-        delivery: puts them where they are to lie, if that is elsewhere.
+        commit: writes a part for good.
         workers: processes that decode for a worker.
         retry: take rows over from the output that is there, without (``False``) or with what
             failed in it (``True``) to be tried again; ``None`` takes none over.
@@ -50,33 +52,47 @@ class Recipe:
     """
 
     plan: Plan
-    model: Path
+    model: Location
+    card: ModelCard
     config: PredictConfig
     output: Path
+    earlier: Location
     site: Site
     engine: dict[str, Any] | None = None
     fingerprint: str = ""
-    folder: Path = dataclasses.field(default_factory=Path)
-    delivery: Delivery | None = None
+    commit: Callable[[Part], None] | None = None
     workers: int | None = None
     retry: bool | None = None
     version: dict[str, str] = dataclasses.field(default_factory=code_version)
 
     def __call__(self, place: str) -> UnitWorker:
         """A worker on a device; ``""`` is the one of the configuration."""
-        return UnitWorker(self, place)
-
-    def commit(self, part: Part) -> None:
-        """Writes a part for good."""
-        parts.commit(self.folder, part, again=True)
-        if self.delivery is not None:
-            self.delivery.commit(part)
+        assert self.engine is not None and self.commit is not None
+        job = self.job(place)
+        with ExitStack() as stack:
+            # first, because its processes are forked, and engines start threads
+            pool = stack.enter_context(job.pool())
+            engine = choice.remade(self.engine, job.engine_job()).engine
+            stack.callback(engine.close)
+            reuse = None
+            if self.retry is not None:
+                reuse = Reuse(predictions.here(self.earlier), job.answers, retry=self.retry)
+                stack.callback(reuse.close)
+            return UnitWorker(
+                job,
+                pool=pool,
+                engine=engine,
+                fingerprint=self.fingerprint,
+                commit=self.commit,
+                reuse=reuse,
+                owned=stack.pop_all(),
+            )
 
     def job(self, place: str = "") -> Job:
         """What is predicted, as it is where this runs.
 
         Raises:
-            ExecutionError: the code or the device is another than the run's.
+            ExecutionError: the code, the model or the device is another than the run's.
         """
         for package, here in code_version().items():
             if here != self.version[package]:
@@ -87,7 +103,12 @@ class Recipe:
         config = dataclasses.replace(
             self.config, device=place or self.config.device, devices=None, workers=self.workers
         )
-        job = jobs.prepare(self.plan, self.model, config, self.output, _untold)
+        job = jobs.prepare(self.plan, models.here(self.model), config, self.output, _untold)
+        if files.fingerprint(job.card.to_json()) != files.fingerprint(self.card.to_json()):
+            raise ExecutionError(
+                f"the worker finds another model at {self.model} than this run has: all machines "
+                "must see the same one"
+            )
         if job.site != self.site:
             raise ExecutionError(
                 f"the worker runs on {job.site}, and this run on {self.site}: workers must be "
@@ -119,72 +140,47 @@ class UnitWorker(Worker):
     """Predicts units and commits their parts.
 
     Args:
-        recipe: of the run.
-        place: device of torch.
+        job: of the run, as it is here.
+        pool: reads and decodes.
+        engine: runs the network.
+        fingerprint: of the run, for its parts.
+        commit: writes a part for good.
+        reuse: an earlier file to take rows from.
+        owned: what ends with the worker.
     """
 
-    def __init__(self, recipe: Recipe, place: str) -> None:
-        assert recipe.engine is not None
-        self.recipe = recipe
-        self.job = recipe.job(place)
-        job = self.job
-        with ExitStack() as stack:
-            # first, because its processes are forked, and engines start threads
-            self._pool = stack.enter_context(
-                Pool(
-                    job.plan.catalogue,
-                    job.card.preprocessing,
-                    batch_size=job.grid.batch_size,
-                    workers=job.workers,
-                    limits=job.limits,
-                )
-            )
-            self._engine = choice.remade(recipe.engine, job.engine_job()).engine
-            stack.callback(self._engine.close)
-            self._reuse = None
-            if recipe.retry is not None:
-                self._reuse = Reuse(recipe.output, job.answers, retry=recipe.retry)
-                stack.callback(self._reuse.close)
-            self._stack = stack.pop_all()
-
-    def do(self, tasks: Sequence[int], tell: Tell, asked: Interrupt) -> None:
-        """See :class:`fashionbatch.Worker`."""
-        job, recipe = self.job, self.recipe
-        stream = Stream(
+    def __init__(
+        self,
+        job: Job,
+        *,
+        pool: Pool,
+        engine: Engine,
+        fingerprint: str,
+        commit: Callable[[Part], None],
+        reuse: Reuse | None = None,
+        owned: ExitStack | None = None,
+    ) -> None:
+        self.job, self.commit, self.owned = job, commit, owned or ExitStack()
+        self._stream = Stream(
             plan=job.plan,
             labels=job.labels,
             grid=job.grid,
             answers=job.answers,
-            engine=self._engine,
+            engine=engine,
             device=job.device,
-            pool=self._pool,
-            fingerprint=recipe.fingerprint,
-            failures=Told(tell),
-            asked=asked,
-            tell=tell,
-            reuse=self._reuse,
+            pool=pool,
+            fingerprint=fingerprint,
+            reuse=reuse,
         )
-        with Writer(recipe.commit) as writer:
-            stream.run(tasks, writer.put)
+
+    def do(self, tasks: Sequence[int], tell: Tell, asked: Interrupt) -> None:
+        """See :class:`fashionbatch.Worker`."""
+        with Writer(self.commit) as writer:
+            self._stream.run(tasks, writer.put, tell, asked)
 
     def close(self) -> None:
         """See :class:`fashionbatch.Worker`."""
-        self._stack.close()
-
-
-class Told(Failures):
-    """Failures that another process counts."""
-
-    def __init__(self, tell: Tell) -> None:
-        super().__init__(None, tell)
-
-    def add(self, name: str, reason: str, count: int = 1) -> None:
-        """See :class:`Failures`."""
-        self.tell("failed", {"name": name, "reason": reason, "count": count})
-
-    def add_known(self, count: int) -> None:
-        """See :class:`Failures`."""
-        self.tell("known", {"count": count})
+        self.owned.close()
 
 
 def _untold(event: str, values: dict[str, Any]) -> None:

@@ -171,13 +171,24 @@ def trained_modules(model: nn.Module) -> set[nn.Module]:
     return {module for module, trained in _modes(model, trained=True) if trained}
 
 
-def _modes(module: nn.Module, *, trained: bool) -> Iterator[tuple[nn.Module, bool]]:
-    parameters = list(module.parameters())
-    if parameters:
-        trained = any(p.requires_grad for p in parameters)
-    yield module, trained
-    for child in module.children():
-        yield from _modes(child, trained=trained)
+def _modes(model: nn.Module, *, trained: bool) -> Iterator[tuple[nn.Module, bool]]:
+    has: dict[nn.Module, bool | None] = {}  # whether something within is trained, if it can be
+
+    def look(module: nn.Module) -> bool | None:
+        flags = [p.requires_grad for p in module.parameters(recurse=False)]
+        flags += [flag for child in module.children() if (flag := look(child)) is not None]
+        has[module] = any(flags) if flags else None
+        return has[module]
+
+    def walk(module: nn.Module, inherited: bool) -> Iterator[tuple[nn.Module, bool]]:
+        own = has[module]
+        mode = inherited if own is None else own
+        yield module, mode
+        for child in module.children():
+            yield from walk(child, mode)
+
+    look(model)
+    return walk(model, trained)
 
 
 def trainable_parameters(model: nn.Module) -> int:

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
+
+#: elements from which torch shares an operation out among its threads (ATen's GRAIN_SIZE)
+GRAIN = 32768
 
 
 @contextmanager
@@ -29,3 +33,22 @@ def limited(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def pieces(rows: Tensor) -> list[Tensor]:
+    """The rows of a tensor in pieces so small that torch takes one thread for each.
+
+    Cheap operations on a few rows are shared out too, and where other processes want the cores,
+    the threads then wait milliseconds for each other, for microseconds of work. Rows that are large
+    themselves, and those on a GPU, stay together.
+
+    Args:
+        rows: ``[N, ...]``.
+
+    Example:
+        >>> [len(piece) for piece in pieces(torch.zeros(50, 1280))]
+        [25, 25]
+    """
+    row = rows[:1].numel()
+    together = (GRAIN - 1) // row if row and rows.device.type == "cpu" else 0
+    return list(torch.split(rows, together)) if together else [rows]

@@ -35,6 +35,12 @@ _TEXTS = ("key", "name")
 _RAGGED = ("positive", "unknown")
 #: what reading needs: loaded on opening, so that worker processes share it
 _AT_ONCE = ("shard", "offset", "size", "label", "sha256")
+#: rows that are read together of a file that is not loaded whole, and blocks of them that are kept
+_BLOCK = 4096
+_KEPT = 4
+_LOOKED_AT = 1 << 16  # rows at once when a file is opened
+
+Rows = npt.NDArray[np.int64]
 
 
 class IndexRow(NamedTuple):
@@ -59,7 +65,8 @@ class IndexRow(NamedTuple):
 class Index:
     """Columns over the ``N`` items of a data set, grouped by shard.
 
-    Columns that reading does not need are loaded when they are first used.
+    Columns that reading does not need are loaded when they are first used; of a file that was
+    opened with :meth:`open`, all are, and :meth:`near` and :meth:`take` read blocks of them.
 
     Attributes:
         shard: uint32 ``[N]``, position in the manifest's shards.
@@ -92,12 +99,24 @@ class Index:
     positive: Ragged
     unknown: Ragged
 
-    def __init__(self, columns: Mapping[str, Any], path: Path | None = None) -> None:
+    def __init__(
+        self,
+        columns: Mapping[str, Any],
+        path: Path | None = None,
+        *,
+        rows: slice = slice(None),  # of the file
+        counts: Rows | None = None,  # rows of each shard, of a file that is read in blocks
+    ) -> None:
         self.__dict__.update(columns)
         self.path = path
+        self._rows, self._counts = rows, counts
+        self._blocks: dict[int, Index] = {}
 
     def __len__(self) -> int:
-        return len(self.shard)
+        return len(self.shard) if self._counts is None else int(self._counts.sum())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_blocks": {}}
 
     def __getattr__(self, name: str) -> Any:
         # only called for what is not loaded yet
@@ -110,8 +129,84 @@ class Index:
 
     def replaced(self, **columns: Any) -> Index:
         """The same with other columns."""
-        loaded = {k: v for k, v in self.__dict__.items() if k != "path"}
-        return Index({**loaded, **columns}, self.path)
+        return Index({**self._loaded(), **columns}, self.path, counts=self._counts)
+
+    def near(self, row: int) -> tuple[Index, int]:
+        """An index that has a row, and the row's place in it.
+
+        It is this one where its columns are loaded, and a block of it where they are not.
+
+        Raises:
+            ShardError: the file is missing or damaged.
+        """
+        if self._counts is None:
+            return self, row
+        assert self.path is not None
+        number, place = divmod(row, _BLOCK)
+        block = self._blocks.get(number)
+        if block is None:
+            rows = slice(number * _BLOCK, min((number + 1) * _BLOCK, len(self)))
+            loaded = {k: v[rows] for k, v in self._loaded().items() if k in _NUMBERS}
+            block = Index(loaded, self.path, rows=rows)
+            missing = [column for column in _AT_ONCE if column not in loaded]
+            if missing:
+                with _opened(self.path) as file:
+                    block._load(file, missing)
+            if len(self._blocks) >= _KEPT:
+                del self._blocks[next(iter(self._blocks))]
+            self._blocks[number] = block
+        return block, place
+
+    def take(self, column: str, rows: Rows) -> npt.NDArray[Any]:
+        """Some rows of a column of numbers; what lies between them is read with them.
+
+        Args:
+            column: its name.
+            rows: int64 ``[n]``, ascending.
+
+        Raises:
+            ShardError: the file is missing or damaged.
+        """
+        array: npt.NDArray[Any]
+        if self._counts is None or column in self.__dict__:
+            array = getattr(self, column)[rows]
+            return array
+        if not len(rows):
+            dtype, shape = _NUMBERS[column]
+            return np.empty((0, *shape), dtype)
+        assert self.path is not None
+        first = int(rows[0])
+        block = Index({}, self.path, rows=slice(first, int(rows[-1]) + 1))
+        array = getattr(block, column)[rows - first]
+        return array
+
+    def per_shard(self, shards: int) -> Rows:
+        """int64 ``[S]``: how many rows each shard has, of at least so many shards.
+
+        Raises:
+            ShardError: rows are not grouped by shard.
+        """
+        if self._counts is None:
+            try:
+                _check_order(self.shard, 0)
+            except ValueError as error:
+                raise _damaged(self.path, error) from error
+            return np.bincount(self.shard, minlength=shards).astype(np.int64)
+        return np.pad(self._counts, (0, max(0, shards - len(self._counts))))
+
+    def absolute(self) -> Index:
+        """The same for a process that works in another folder."""
+        path = self.path and self.path.absolute()
+        return Index(self._loaded(), path, rows=self._rows, counts=self._counts)
+
+    def in_memory(self) -> Index:
+        """The same for a process that does not have the file."""
+        whole = Index(self._loaded(), self.path, rows=self._rows)  # which this one does not keep
+        return Index.from_arrays(whole.to_arrays())
+
+    def _loaded(self) -> dict[str, Any]:
+        columns = (*_NUMBERS, *_TEXTS, *_RAGGED)
+        return {name: self.__dict__[name] for name in columns if name in self.__dict__}
 
     def priority(self, rows: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.uint64]:
         """uint64 of each row: a fixed random number, drawn from its name and the seed."""
@@ -192,24 +287,63 @@ class Index:
             index._load(file, _AT_ONCE)
         return index
 
+    @classmethod
+    def open(cls, path: Path) -> Index:
+        """Opens the file to read it block by block, so that it takes no memory.
+
+        What reading images needs is read once, to see that it is sound.
+
+        Raises:
+            ShardError: the file is missing or damaged.
+        """
+        counts, last = np.zeros(0, np.int64), 0
+        with _opened(path) as file:
+            for start in range(0, len(file["shard"]), _LOOKED_AT):
+                block = cls({}, path, rows=slice(start, start + _LOOKED_AT))
+                block._load(file, _AT_ONCE)
+                last = _check_order(block.shard, last)
+                counted = np.bincount(block.shard, minlength=len(counts))
+                counted[: len(counts)] += counts
+                counts = counted.astype(np.int64)
+        return cls({}, path, counts=counts)
+
     def _load(self, file: h5py.File, columns: Sequence[str]) -> None:
         loaded: dict[str, Any] = {}
         for column in columns:
-            array = file[column][()]
             if column in _NUMBERS:
+                array = file[column][self._rows]
                 dtype, shape = _NUMBERS[column]
                 if array.dtype != dtype or array.shape[1:] != shape:
                     raise ValueError(f"{column} is {array.dtype} {array.shape}")
                 loaded[column] = array
                 continue
             kind = Texts if column in _TEXTS else Ragged
-            loaded[column] = kind(array, file[f"{column}_end"][()])
+            loaded[column] = kind(*self._ragged(file, column))
             if not loaded[column].sound:
                 raise ValueError(f"{column} and {column}_end do not fit each other")
         known = self.__dict__.get("shard", next(iter(loaded.values())))
         if any(len(c) != len(known) for c in loaded.values()):
             raise ValueError("columns of different lengths")
         self.__dict__.update(loaded)
+
+    def _ragged(
+        self, file: h5py.File, column: str
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint64]]:
+        ends = file[f"{column}_end"][self._rows]
+        if self._rows.start in (None, 0):
+            first = 0
+        else:
+            first = int(file[f"{column}_end"][self._rows.start - 1])
+        last = int(ends[-1]) if len(ends) else first
+        whole = self._rows == slice(None)  # then what is behind the last end is damage
+        return file[column][first : None if whole else last], ends - np.uint64(first)
+
+
+def _check_order(shard: npt.NDArray[np.uint32], last: int) -> int:
+    """The last number; rows are grouped by shard."""
+    if len(shard) and (shard[0] < last or (shard[1:] < shard[:-1]).any()):
+        raise ValueError("its rows are not grouped by shard")
+    return int(shard[-1]) if len(shard) else last
 
 
 class _opened:
@@ -222,17 +356,18 @@ class _opened:
         try:
             self.file = h5py.File(self.path)
         except OSError as error:
-            raise self._error(error) from error
+            raise _damaged(self.path, error) from error
         return self.file
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.file.close()
         if isinstance(error, OSError | KeyError | ValueError | TypeError | AttributeError):
-            raise self._error(error) from error
+            raise _damaged(self.path, error) from error
 
-    def _error(self, error: BaseException) -> ShardError:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return ShardError(f"{self.path} cannot be read ({reason}): pack the catalogue again")
+
+def _damaged(path: Path | None, error: BaseException) -> ShardError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ShardError(f"{path} cannot be read ({reason}): pack the catalogue again")
 
 
 def priorities(name: bytes, seed: int) -> tuple[int, int]:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from fashionbatch.address import Address, Location
 from fashionbatch.errors import FashionbatchError, ShardError
 from fashionbatch.shards.index import Index
@@ -37,14 +35,18 @@ class Opened:
     objects: tuple[Object, ...] = ()
 
 
-def at_path(folder: Path) -> Opened:
+def at_path(folder: Path, *, whole: bool = True) -> Opened:
     """A data set in a folder of this machine.
+
+    Args:
+        folder: that it lies in.
+        whole: have the index in memory, in place of reading it block by block.
 
     Raises:
         ShardError: its manifest or index is damaged.
     """
     manifest = Manifest.load(folder)
-    index = _index(folder, manifest)
+    index = _index(folder, manifest, whole=whole)
     sizes: list[int | str] = []
     for shard in manifest.shards:
         try:
@@ -55,8 +57,12 @@ def at_path(folder: Path) -> Opened:
     return Opened(folder=folder, manifest=manifest, index=index, damaged=damaged)
 
 
-def at_address(address: Address) -> Opened:
+def at_address(address: Address, *, whole: bool = True) -> Opened:
     """A data set elsewhere; its small files are fetched to this disk.
+
+    Args:
+        address: that it lies at.
+        whole: as of :func:`at_path`.
 
     Raises:
         MissingError: there is none.
@@ -74,7 +80,7 @@ def at_address(address: Address) -> Opened:
         for record in (manifest.index, manifest.failures):
             assert record is not None
             mirror.file(record.file, record.sha256)
-        index = _index(mirror.folder, manifest)
+        index = _index(mirror.folder, manifest, whole=whole)
     except (ShardError, MissingError, ChangedError) as error:
         # what is said of the copy is meant of what it was copied from
         raise ShardError(str(error).replace(str(mirror.folder), str(address))) from None
@@ -101,11 +107,11 @@ def at_address(address: Address) -> Opened:
     )
 
 
-def _index(folder: Path, manifest: Manifest) -> Index:
+def _index(folder: Path, manifest: Manifest, *, whole: bool) -> Index:
     assert manifest.index is not None
     path = folder / manifest.index.file
-    index = Index.load(path)
-    shards = len(np.bincount(index.shard, minlength=len(manifest.shards)))
+    index = Index.load(path) if whole else Index.open(path)
+    shards = len(index.per_shard(len(manifest.shards)))
     if shards != len(manifest.shards) or len(index) != manifest.items:
         raise ShardError(f"{path} does not fit {MANIFEST}: pack the catalogue again")
     return index
@@ -115,7 +121,7 @@ def _damaged(
     where: Location, manifest: Manifest, index: Index, sizes: Sequence[int | str]
 ) -> dict[int, str]:
     """The shards that are not as they are stated, given the size of each or why it has none."""
-    counts = np.bincount(index.shard, minlength=len(manifest.shards)).tolist()
+    counts = index.per_shard(len(manifest.shards)).tolist()
     damaged = {}
     for number, (shard, count) in enumerate(zip(manifest.shards, counts, strict=True)):
         file, size = where / shard.file, sizes[number]

@@ -26,7 +26,7 @@ from fashionbatch.errors import (
 )
 from fashionbatch.shards.foreign import index_foreign
 from fashionbatch.shards.index import Index
-from fashionbatch.shards.manifest import MANIFEST, Manifest
+from fashionbatch.shards.manifest import MANIFEST, UNSPLIT, Manifest
 from fashionbatch.shards.opening import Opened, at_address, at_path
 from fashionbatch.shards.select import NO_SPLIT, Selection, choose
 from fashionbatch.shards.shelf import LocalShelf, Place, RemoteShelf, Shelf
@@ -128,7 +128,13 @@ class ShardSet:
 
     def name(self, row: int) -> str:
         """What the catalogue calls the item."""
-        return self.index.name[row]
+        index, place = self.index.near(row)
+        return index.name[place]
+
+    def key(self, row: int) -> str:
+        """Its key in its shard."""
+        index, place = self.index.near(row)
+        return index.key[place]
 
     def restricted(self, selection: Selection) -> ShardSet:
         """The same images with the vocabulary of a selection; others lose their label.
@@ -152,8 +158,10 @@ class ShardSet:
 
     def absolute(self) -> ShardSet:
         """The same for a process that works in another folder."""
-        path = self.path.absolute() if isinstance(self.path, Path) else self.path
-        return self._copy(path, self.manifest, self.index)
+        if isinstance(self.path, Path):
+            return self._copy(self.path.absolute(), self.manifest, self.index.absolute())
+        # what was fetched of an address is in the cache of this machine
+        return self._copy(self.path, self.manifest, self.index.in_memory())
 
     def _copy(self, path: Location, manifest: Manifest, index: Index) -> ShardSet:
         return ShardSet(
@@ -166,6 +174,24 @@ class ShardSet:
             folder=self.folder.absolute(),
             objects=self._objects,
         )
+
+    def spans(self, split: str | None = None) -> list[range]:
+        """The rows of each shard, of no split but this one.
+
+        Args:
+            split: as of :meth:`select`.
+
+        Raises:
+            UnknownNameError: there is no such split.
+        """
+        if split is not None and split not in self.manifest.splits:
+            raise UnknownNameError(f"split of {self.path}", split, list(self.manifest.splits))
+        shards = self.manifest.shards
+        ends = np.cumsum([0, *self.index.per_shard(len(shards))]).tolist()
+        return [
+            range(start, end) if split in (None, shard.split or UNSPLIT) else range(end, end)
+            for shard, start, end in zip(shards, ends, ends[1:], strict=False)
+        ]
 
     def select(
         self,
@@ -186,12 +212,8 @@ class ShardSet:
         Example:
             >>> shards.select("train", Selection(per_class=600))  # doctest: +SKIP
         """
-        rows = np.arange(len(self), dtype=np.int64)
-        if split is not None:
-            if split not in self.manifest.splits:
-                raise UnknownNameError(f"split of {self.path}", split, list(self.manifest.splits))
-            wanted = SPLITS.index(split) if split in SPLITS else NO_SPLIT
-            rows = np.flatnonzero(self.splits == wanted)
+        spans = [np.arange(span.start, span.stop) for span in self.spans(split)]
+        rows = np.concatenate([np.arange(0), *spans])
         if selection is None or selection.everything:
             return rows
         if selection.classes or selection.category_type:
@@ -225,10 +247,16 @@ class ShardSet:
                 f"{self.file(place.shard)} ends within item {self.name(row)!r}: "
                 "copy or pack it again"
             )
-        if check and hashlib.sha256(data).digest() != self.index.sha256[row].tobytes():
+        if check and hashlib.sha256(data).digest() != self.sha256(row):
             self._shelf.distrust(place)
             raise ImageError("read", "the bytes are not the ones that were packed (SHA-256)")
         return data
+
+    def sha256(self, row: int) -> bytes:
+        """Of the image's bytes, as packed."""
+        index, place = self.index.near(row)
+        digest: bytes = index.sha256[place].tobytes()
+        return digest
 
     def expect(self, rows: Iterable[int]) -> None:
         """Says which rows are going to be read next, in this order.
@@ -254,7 +282,7 @@ class ShardSet:
         data = self._at(Place(number, start, max(0, min(_ABOUT, bytes_left))))
         header = tarfile.TarInfo.frombuf(data[:_BLOCK], "utf-8", "strict")
         left = bytes_left - _BLOCK
-        if header.name != f"{self.index.key[row]}.json" or not 0 <= header.size <= left:
+        if header.name != f"{self.key(row)}.json" or not 0 <= header.size <= left:
             raise ValueError("it is not behind the image")
         text = data[_BLOCK : _BLOCK + header.size]
         if len(text) < header.size:
@@ -278,8 +306,8 @@ class ShardSet:
         return [self.path / from_text(shard.file) for shard in self.manifest.shards]
 
     def _place(self, row: int) -> Place:
-        index = self.index
-        return Place(index.shard.item(row), index.offset.item(row), index.size.item(row))
+        index, at = self.index.near(row)
+        return Place(index.shard.item(at), index.offset.item(at), index.size.item(at))
 
     def _at(self, place: Place) -> bytes:
         if place.shard in self.damaged:
@@ -315,13 +343,15 @@ def has_images(address: Address) -> bool:
     return any(map(is_image, names)) or (bool(names) and not tars)
 
 
-def open_shards(path: str | Location, *, strict: bool = True) -> ShardSet:
+def open_shards(path: str | Location, *, strict: bool = True, whole: bool = True) -> ShardSet:
     """Opens a data set made by ``shard``, or tar files made elsewhere (scanned on first use).
 
     Args:
         path: a folder, or a tar file; or an address of either, or of tar files:
             ``s3://bucket/train-{000..099}.tar``, ``s3://bucket/*.tar``.
         strict: a damaged shard is an error; otherwise it is listed in ``damaged``.
+        whole: have the index in memory, which images in random order want; otherwise a data set of
+            ours is read block by block, in memory that does not grow with it.
 
     Raises:
         UsageError: nothing lies there, or it is an address of a kind that is not read.
@@ -333,13 +363,16 @@ def open_shards(path: str | Location, *, strict: bool = True) -> ShardSet:
         ...     image_bytes = shards.read(shards.select("val")[0])
     """
     where = located(path)
-    opened = _open_local(where) if isinstance(where, Path) else _open_remote(where)
+    if isinstance(where, Path):
+        opened = _open_local(where, whole=whole)
+    else:
+        opened = _open_remote(where, whole=whole)
     if strict and opened.damaged:
         raise ShardError(next(iter(opened.damaged.values())))
     return opened
 
 
-def _open_local(path: Path) -> ShardSet:
+def _open_local(path: Path, *, whole: bool) -> ShardSet:
     refuse_scheme(path)
     if not path.exists():
         raise UsageError(
@@ -351,16 +384,18 @@ def _open_local(path: Path) -> ShardSet:
             f"{path} holds no shards (no {MANIFEST}, no *.tar): "
             f"pack it first with `fashionbatch shard {path}`"
         )
-    return _own(path, at_path(path)) if (path / MANIFEST).exists() else _foreign(path)
+    if (path / MANIFEST).exists():
+        return _own(path, at_path(path, whole=whole))
+    return _foreign(path)
 
 
-def _open_remote(address: Address) -> ShardSet:
+def _open_remote(address: Address, *, whole: bool) -> ShardSet:
     from fashionbatch.remote.trouble import MissingError
 
     if address.is_pattern or address.path.endswith(".tar"):
         return _foreign(address)
     try:
-        return _own(address, at_address(address))
+        return _own(address, at_address(address, whole=whole))
     except MissingError:
         if not address.has_bucket:
             raise

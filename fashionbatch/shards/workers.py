@@ -60,20 +60,25 @@ class Shelf:
     Args:
         tasks: of the plan.
         put: called with each shard when it is finished.
+        tell: gets what executors warn of.
     """
 
-    def __init__(self, tasks: Sequence[ShardTask], put: Callable[[Packed], None]) -> None:
-        self.tasks, self.put = tasks, put
+    def __init__(
+        self, tasks: Sequence[ShardTask], put: Callable[[Packed], None], tell: Tell
+    ) -> None:
+        self.tasks, self.put, self.tell = tasks, put, tell
         self._done: dict[int, Packed] = {}
 
     def hear(self, lease: Lease, event: str, values: dict[str, Any]) -> None:
-        """A shard is finished.
+        """A shard is finished, or the executor warns.
 
         Raises:
             OSError: one cannot be written.
         """
         if event == "unwritable":
             raise OSError(*values["error"])
+        if event == "warn":
+            self.tell(event, values)
         if event == "packed" and values["task"] not in self._done:
             self._done[values["task"]] = values["packed"]
             self.put(values["packed"])

@@ -283,7 +283,7 @@ def _pack(
             "start",
             {"items": plan.items, "shards": len(plan.tasks), "classes": len(plan.classes)},
         )
-        shelf = Shelf(plan.tasks, put)
+        shelf = Shelf(plan.tasks, put, tell)
         recipe = Recipe(packer=packer, tasks=plan.tasks)
         lending = Lending(
             range(len(plan.tasks)),
@@ -292,9 +292,7 @@ def _pack(
             asked=asked,
             places=[""] * count,
             most=1,
-            here=lambda tasks: recipe("").do(
-                tasks, lambda event, values: lending.hear(None, event, values), asked
-            ),
+            here=recipe(""),
             forks=True,
         )
         try:

@@ -109,6 +109,18 @@ def commit(folder: Path, part: Part, *, again: bool = False) -> None:
     Raises:
         OSError: the disk is full, say; nothing is left then.
     """
+    data = to_bytes(part)
+    try:
+        files.write(path_of(folder, part.shard), data)
+    except FileNotFoundError:
+        if not again:
+            raise
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write(path_of(folder, part.shard), data)
+
+
+def to_bytes(part: Part) -> bytes:
+    """A part as it is written."""
     with h5py.File("part", "w", driver="core", backing_store=False) as file:
         write_text(file, "items/name", part.names)
         write_text(file, "items/key", part.keys)
@@ -124,14 +136,7 @@ def commit(folder: Path, part: Part, *, again: bool = False) -> None:
         file.attrs["shard"] = part.shard
         file.attrs["shard_sha256"] = part.sha256
         file.flush()
-        image = file.id.get_file_image()
-    try:
-        files.write(path_of(folder, part.shard), _sealed(image))
-    except FileNotFoundError:
-        if not again:
-            raise
-        folder.mkdir(parents=True, exist_ok=True)
-        files.write(path_of(folder, part.shard), _sealed(image))
+        return _sealed(file.id.get_file_image())
 
 
 def write_text(file: h5py.File, name: str, values: list[str]) -> None:

@@ -17,7 +17,7 @@ def grid(counts, batch, damaged=()):
     for number, count in enumerate(counts):
         rows = np.arange(start, start + count)
         damage = "gone" if number in damaged else None
-        units.append(Unit(name=str(number), rows=rows, sha256="", damage=damage))
+        units.append(Unit(name=str(number), chosen=rows, sha256="", damage=damage))
         start += count
     return Grid(units, batch)
 

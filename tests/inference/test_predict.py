@@ -447,8 +447,8 @@ def test_memory_per_row(run):
 
         key = name
 
-        def label(self, row):
-            return None
+        def labels(self, rows, numbers):
+            return np.full(len(rows), -1, np.int32)
 
     class Pool:
         def batches(self, order):
@@ -467,7 +467,7 @@ def test_memory_per_row(run):
 
     rows = np.arange(60_000)
     units = [
-        plans.Unit(name=f"{i}", rows=mine, sha256=None)
+        plans.Unit(name=f"{i}", chosen=mine, sha256=None)
         for i, mine in enumerate(np.split(rows, 200))
     ]
     plan = plans.Plan(path=Path(), catalogue=Missing(), units=units)
@@ -479,10 +479,11 @@ def test_memory_per_row(run):
         stream = streams.Stream(
             plan=plan, labels=job.labels, grid=job.grid, answers=job.answers,
             engine=Silent(), device=job.device, pool=Pool(), fingerprint="",
-            failures=streams.Failures(None, lambda e, v: None), asked=Interrupt(),
-            tell=lambda e, v: None,
         )  # fmt: skip
-        stream.run(range(200), lambda part: made.append(len(part.failures)))
+        stream.run(
+            range(200), lambda part: made.append(len(part.failures)),
+            lambda e, v: None, Interrupt(),
+        )  # fmt: skip
         assert made == [300] * 200
         assert tracemalloc.get_traced_memory()[1] < 20 * len(rows)
     finally:

@@ -24,6 +24,7 @@ from torch import Tensor
 from fashionbatch import files
 from fashionbatch.errors import TrainingError
 from fashionbatch.models.cut import Crossing
+from fashionbatch.models.threads import pieces
 
 #: number of the view without augmentation
 PLAIN = -1
@@ -106,9 +107,11 @@ class Collected:
             if too_large[place]:
                 self._buffers[place] = self._buffers[place].astype(np.float32, copy=False)
             buffer = self._buffers[place]
-            kept = tensor if good.all() else tensor[finite]
-            kept = kept.half() if buffer.dtype == np.float16 else kept.float()
-            buffer[start : len(self.rows)] = kept.contiguous().cpu().numpy()
+            at = start
+            for kept in pieces(tensor if good.all() else tensor[finite]):
+                kept = kept.half() if buffer.dtype == np.float16 else kept.float()
+                buffer[at : at + len(kept)] = kept.contiguous().cpu().numpy()
+                at += len(kept)
 
     def commit(self, folder: Path, key: str) -> Stored:
         """Writes the file.
@@ -142,7 +145,8 @@ class Collected:
 def _peaks(tensor: Tensor) -> Tensor:
     """float32 ``[N]``: the largest absolute value of each row; NaN where there is one."""
     axes = tuple(range(1, tensor.ndim))
-    return torch.maximum(tensor.amax(axes), -tensor.amin(axes)).float()
+    found = [torch.maximum(each.amax(axes), -each.amin(axes)) for each in pieces(tensor)]
+    return torch.cat(found).float()
 
 
 def path_of(folder: Path, number: int) -> Path:

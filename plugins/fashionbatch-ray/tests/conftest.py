@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fashionbatch_ray.executor  # noqa: F401  # before Ray, which it has settings for
+
+# isort: split
 import fashionbatch
 import pytest
 import ray

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import fashionbatch
-from fashionbatch.errors import ExecutionError, FashionbatchError
-from ray import cloudpickle
+from fashionbatch.errors import FashionbatchError
+
+from fashionbatch_ray.loading import loaded, made
 
 #: seconds in which what a worker tells is gathered: every answer is an object in Ray's store
 _GATHERED = 0.25
@@ -23,6 +26,7 @@ class Actor:
 
     def __init__(self) -> None:
         self._process: fashionbatch.WorkerProcess | None = None
+        self._at_work = threading.Lock()
 
     def prepare(self, version: str, worker: bytes, place: str) -> Iterator[list[Event]]:
         """Makes the worker.
@@ -35,12 +39,8 @@ class Actor:
         Yields:
             what it tells. The last event is ``("dead", {"why"})`` where it has died.
         """
-        try:
-            make = loaded(version, worker)
-        except FashionbatchError as error:
-            yield [("error", {"text": f"on {socket.gethostname()}: {error}"})]
-            return
-        self._process = fashionbatch.WorkerProcess(make, place)
+        # what the worker imports is not to fill the memory here, too
+        self._process = fashionbatch.WorkerProcess(partial(made, version, worker), place)
         yield from self._gathered()
 
     def do(self, tasks: Sequence[int]) -> Iterator[list[Event]]:
@@ -49,7 +49,21 @@ class Actor:
         self._process.lend(tasks)
         yield from self._gathered()
 
+    def end(self) -> None:
+        """Ends the worker, which finishes what it is writing; :meth:`do` tells that it has died.
+
+        Called beside the other methods, in a thread of its own.
+        """
+        if self._process is not None:
+            self._process.ask_to_end()
+            with self._at_work:
+                self._process.end()
+
     def _gathered(self) -> Iterator[list[Event]]:
+        with self._at_work:
+            yield from self._told()
+
+    def _told(self) -> Iterator[list[Event]]:
         process = self._process
         assert process is not None
         events: list[Event] = []
@@ -78,25 +92,6 @@ def summed(events: Sequence[Event]) -> list[Event]:
         else:
             others.append((event, values))
     return [("progress", dict(counts)), *others] if counts else others
-
-
-def loaded(version: str, pickled: bytes) -> Any:
-    """What was pickled where the work is planned.
-
-    Raises:
-        ExecutionError: this is another version of fashionbatch, or a package is missing.
-    """
-    if version != fashionbatch.__version__:
-        raise ExecutionError(
-            f"there is fashionbatch {fashionbatch.__version__}, and the work was planned with "
-            f"{version}: install the same version everywhere"
-        )
-    try:
-        return cloudpickle.loads(pickled)
-    except ImportError as error:
-        raise ExecutionError(
-            f"the package {error.name or error} is missing: install the same packages everywhere"
-        ) from error
 
 
 def answered(version: str, question: bytes) -> tuple[str, Any]:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
+
+# Ray reads it when it is imported. Under `uv run` it would copy the folder that one is in, data and
+# all, to every machine, and build the environment there anew
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 import fashionbatch
 import ray
@@ -20,8 +26,14 @@ T = TypeVar("T")
 
 #: seconds between two looks at whether somebody wants an end
 _LOOK_EVERY = 0.5
+#: seconds that workers have to finish what they are writing
+_ENDS_WITHIN = 20.0
 #: seconds that a cluster has to take a connection
 _ANSWERS_WITHIN = 10.0
+#: workers that die before they are ready, behind which no more are started beside others
+_TRIES = 3
+#: of an actor: the thread that is free while it works
+_END = "end"
 #: what workers must see as the process does that plans
 _PASSED_ON = ("FASHIONBATCH_PLUGINS", "FASHIONBATCH_STRICT")
 
@@ -74,13 +86,14 @@ class Ray(fashionbatch.Executor):
         env["OMP_NUM_THREADS"] = str(threads)
         _refuse_unreachable(address)
         try:
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                logging_level="ERROR",
-                include_dashboard=False if address is None else None,
-                runtime_env={"env_vars": env},
-            )
+            with _own_signals():
+                ray.init(
+                    address=address,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    include_dashboard=False if address is None else None,
+                    runtime_env={"env_vars": env},
+                )
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise _no_cluster(address, reason) from error
@@ -124,6 +137,17 @@ class Ray(fashionbatch.Executor):
             ray.shutdown()
 
 
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Undoes that Ray takes SIGTERM for itself: the process would end with another code."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
 def _refuse_unreachable(address: str | None) -> None:
     """Refuses an address at which nothing listens: Ray would try for minutes.
 
@@ -161,11 +185,12 @@ class _Crew:
         self.lending = lending
         self.count = min(count, lending.waiting)
         # one that is lost is not started anew by Ray: its lease must be known to be lost
-        self.remote = ray.remote(**resources, max_restarts=0)(Actor)
+        self.remote = ray.remote(**resources, max_restarts=0, concurrency_groups={_END: 1})(Actor)
         # in the cluster's store once, however many actors read it
         self.worker = ray.put(cloudpickle.dumps(lending.worker))
         self.actors: dict[Any, tuple[Any, fashionbatch.Lease | None]] = {}  # by their generator
         self.idle: list[Any] = []
+        self.unready = 0  # that have died, one after the other, before they were ready
         if lending.waiting < count:
             shards = "shard is" if lending.waiting == 1 else "shards are"
             text = f"{lending.waiting} {shards} left for {count} workers: the others stay away"
@@ -183,6 +208,14 @@ class _Crew:
                 raise fashionbatch.StoppedHere
 
     def end(self) -> None:
+        # politely: of what is killed while it writes, something stays where the parts lie
+        busy = [actor for actor, lease in self.actors.values() if lease is not None]
+        with contextlib.suppress(ray.exceptions.RayError):
+            ends = [
+                actor.end.options(concurrency_group=_END).remote() for actor in busy + self.idle
+            ]
+            if ends:
+                ray.wait(ends, num_returns=len(ends), timeout=_ENDS_WITHIN)
         for actor in [*(actor for actor, _ in self.actors.values()), *self.idle]:
             with contextlib.suppress(ray.exceptions.RayError):
                 ray.kill(actor)
@@ -201,6 +234,7 @@ class _Crew:
         except StopIteration:
             del self.actors[generator]
             if lease is None:
+                self.unready = 0
                 self.lending.ready("")
             else:
                 self.lending.finish(lease)
@@ -221,14 +255,28 @@ class _Crew:
         actor, lease = self.actors.pop(generator)
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(actor)
-        if lease is None:
-            self.lending.unready("", why)
-        else:
+        if lease is not None:
             self.lending.lose(lease, why)
+        elif not self._spared(why):
+            self.lending.unready("", why)
         while self.idle and self.lending.waiting:
             self._lend(self.idle.pop())
-        if self.lending.waiting:
+        if self.lending.waiting and (self.unready < _TRIES or not self.actors):
             self._start()
+
+    def _spared(self, why: str) -> bool:
+        """Whether the others go on without one that died before it was ready.
+
+        One machine may lack what they have, such as memory.
+        """
+        if not (self.actors or self.idle):
+            self.unready = 0
+            return False
+        self.unready += 1
+        if self.unready == _TRIES:
+            text = f"{_TRIES} workers died before they were ready ({why}): the others go on"
+            self.lending.hear(None, "warn", {"text": text})
+        return True
 
     def _lend(self, actor: Any) -> None:
         lease = self.lending.take(self.count)
