@@ -71,7 +71,7 @@ def find_run(model: Location | None) -> Path:
     if isinstance(model, Address):
         from fashionbatch.models.copy import here
 
-        return here(model)
+        return here(model, _of_training())
     if model is not None:
         for path in (model, RUNS / model):
             if path.is_dir():
@@ -100,17 +100,24 @@ def run_at(path: Location) -> Path | None:
     if isinstance(path, Address):
         from fashionbatch.models.copy import fetch
         from fashionbatch.remote.trouble import MissingError, RefusedError
-        from fashionbatch.training.curves import HISTORY
 
         try:
-            of_training = (HISTORY, CONFIG)  # which a model can do without
-            return None if path.path.endswith((".h5", ".hdf5")) else fetch(path, of_training)
+            if path.path.endswith((".h5", ".hdf5")):
+                return None
+            return fetch(path, _of_training())
         except (MissingError, RefusedError):  # who may not list is refused what is not there
             return None
     for folder in (path, RUNS / path):
         if (folder / "model.json").is_file():
             return folder
     return None
+
+
+def _of_training() -> tuple[str, ...]:
+    """Files of a run that a model can do without, and a report cannot."""
+    from fashionbatch.training.curves import HISTORY
+
+    return HISTORY, CONFIG
 
 
 def find_run_of(sha256: str, model: Location | None) -> Path:

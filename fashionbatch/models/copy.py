@@ -12,11 +12,12 @@ from fashionbatch.remote.mirror import Mirror
 from fashionbatch.remote.trouble import ChangedError, MissingError
 
 
-def here(model: Location) -> Path:
+def here(model: Location, beside: Sequence[str] = ()) -> Path:
     """Where a model lies on this disk: the folder itself, or the copy of what lies at an address.
 
     Args:
         model: folder of a run; the address may also name the card or the weights in it.
+        beside: as of :func:`fetch`.
 
     Raises:
         UsageError: there is none at an address.
@@ -30,7 +31,7 @@ def here(model: Location) -> Path:
     if isinstance(model, Path):
         return model
     try:
-        return fetch(model)
+        return fetch(model, beside)
     except MissingError as error:
         raise UsageError(f"--model {model}: there is no such run ({error})") from None
 
