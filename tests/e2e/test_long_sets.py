@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,33 +113,3 @@ def test_few_parts_are_in_memory(long: Path) -> None:
     for number in range(10):
         assert found.part(number).driver != "core"
     found.close()
-
-
-#: does one thing, and says what its process took at most, in KiB
-PEAK = """
-import json, pathlib, re, sys
-import fashionbatch
-name, path, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-getattr(fashionbatch, name)([path] if name == "merge" else path, **options)
-status = pathlib.Path("/proc/self/status").read_text()
-print(int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]))
-"""
-
-
-@pytest.mark.slow(seconds=40)
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-def test_memory_of_an_audit(tmp_path: Path) -> None:
-    """Of each row it keeps less than the probabilities of its classes take, which are 800 bytes."""
-    peaks = []
-    for rows in (20_000, 220_000):
-        folder = make(tmp_path / str(rows) / "set", rows, 200, 16, 4000)
-        options = json.dumps({"sheets": False, "output": str(tmp_path / "audit"), "folds": 2})
-        done = subprocess.run(
-            [sys.executable, "-c", PEAK, "audit", str(folder), options],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-            env={"PATH": "", "OMP_NUM_THREADS": "1"},
-        )
-        peaks.append(int(done.stdout.splitlines()[-1]) * 1024)
-    assert peaks[1] - peaks[0] < 200_000 * 500, [p >> 20 for p in peaks]
