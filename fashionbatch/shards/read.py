@@ -184,14 +184,18 @@ class ShardSet:
         Raises:
             UnknownNameError: there is no such split.
         """
-        if split is not None and split not in self.manifest.splits:
-            raise UnknownNameError(f"split of {self.path}", split, list(self.manifest.splits))
+        if split is not None:
+            self._check_split(split)
         shards = self.manifest.shards
         ends = np.cumsum([0, *self.index.per_shard(len(shards))]).tolist()
         return [
             range(start, end) if split in (None, shard.split or UNSPLIT) else range(end, end)
             for shard, start, end in zip(shards, ends, ends[1:], strict=False)
         ]
+
+    def _check_split(self, split: str) -> None:
+        if split not in self.manifest.splits:
+            raise UnknownNameError(f"split of {self.path}", split, list(self.manifest.splits))
 
     def select(
         self,
@@ -212,8 +216,11 @@ class ShardSet:
         Example:
             >>> shards.select("train", Selection(per_class=600))  # doctest: +SKIP
         """
-        spans = [np.arange(span.start, span.stop) for span in self.spans(split)]
-        rows = np.concatenate([np.arange(0), *spans])
+        rows = np.arange(len(self), dtype=np.int64)
+        if split is not None:
+            self._check_split(split)
+            wanted = SPLITS.index(split) if split in SPLITS else NO_SPLIT
+            rows = np.flatnonzero(self.splits == wanted)
         if selection is None or selection.everything:
             return rows
         if selection.classes or selection.category_type:
