@@ -86,6 +86,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp("long") / "set", 20_000, 4, 160, 2000)
 
 
+@pytest.mark.slow(seconds=20)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_blocks_and_no_columns(
     name: str, long: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

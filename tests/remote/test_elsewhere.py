@@ -42,6 +42,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     return go
 
 
+@pytest.mark.slow(seconds=20)
 def test_nothing_in_common_but_the_store(
     run: Any,
     machines: Machines,

@@ -250,6 +250,7 @@ def predicted(path: str | Path) -> tuple[list[tuple[str, str | None, str, float]
         return rows, [(f["name"], f["stage"]) for f in found.failures]
 
 
+@pytest.mark.slow(seconds=15)
 def test_predicting(
     there: str, bucket: Any, photos: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def stored(
     return tmp_path / "preds" / "out.h5"
 
 
+@pytest.mark.slow(seconds=20)
 def test_reports(stored: Path, packed: Path, trained: Path, tmp_path: Path) -> None:
     """Of a file, of parts, and of a run elsewhere: what they are of the same on this disk."""
     there = {"model": f"s3://{BUCKET}/runs/mine", "catalog": f"s3://{BUCKET}/photos"}
