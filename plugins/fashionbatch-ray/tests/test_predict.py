@@ -37,29 +37,39 @@ def parent(pid: int) -> int:
 def test_lost_workers_actors_and_nodes(cluster: Any, shards: Path, predict: Any) -> None:
     """One of each in one run: the bytes of the local executor, and what is told adds up."""
     whole = predict(shards, "local.h5").read_bytes()
-    nodes = cluster(3)
-    items: list[int] = []
-    pids: list[int] = []
-    victims = ["worker", "actor", "node"]
+    for attempt in range(3):
+        nodes = cluster(3)
+        items: list[int] = []
+        pids: list[int] = []
+        victims = ["worker", "actor", "node"]
 
-    def kill(event: str, values: dict[str, Any]) -> None:
-        if event == "process":
-            pids.append(values["pid"])
-        if event != "progress":
-            return
-        items.append(values["items"])
-        if values["items"] > 0 and victims:
-            victim = victims.pop(0)
-            if victim == "node":
-                nodes.remove_node(sorted(nodes.worker_nodes, key=str)[0], allow_graceful=False)
-            else:
-                os.kill(pids[0] if victim == "worker" else parent(pids[1]), signal.SIGKILL)
+        def kill(
+            event: str,
+            values: dict[str, Any],
+            nodes: Any = nodes,
+            items: list[int] = items,
+            pids: list[int] = pids,
+            victims: list[str] = victims,
+        ) -> None:
+            if event == "process":
+                pids.append(values["pid"])
+            if event != "progress":
+                return
+            items.append(values["items"])
+            if values["items"] > 0 and victims:
+                victim = victims.pop(0)
+                if victim == "node":
+                    nodes.remove_node(sorted(nodes.worker_nodes, key=str)[0], allow_graceful=False)
+                else:
+                    os.kill(pids[0] if victim == "worker" else parent(pids[1]), signal.SIGKILL)
 
-    found = predict(shards, "ray.h5", tell=kill, **options(nodes)).read_bytes()
-    assert not victims
-    assert min(items) <= 0  # what a lost one had told was taken back
-    assert found == whole
-    assert sum(items) == 24  # what was done again counts once
+        found = predict(shards, f"ray-{attempt}.h5", tell=kill, **options(nodes)).read_bytes()
+        assert not victims
+        assert found == whole
+        assert sum(items) == 24  # what was done again counts once
+        if min(items) <= 0:
+            return  # what a lost one had told was taken back
+    pytest.fail("no worker was lost that had something to do, in three runs")
 
 
 @pytest.mark.slow(seconds=45)
