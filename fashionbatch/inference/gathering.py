@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from fashionbatch.errors import ImageError
 from fashionbatch.inference.answers import Answers, Columns
-from fashionbatch.inference.plan import Catalogue, Unit, content
+from fashionbatch.inference.catalogue import Catalogue
+from fashionbatch.inference.plan import Unit, content
 from fashionbatch.store.part import Failed, Part
 
 _WAITING, _DONE, _FAILED = 0, 1, 2
