@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +18,9 @@ import fashionbatch
 from fashionbatch.remote import client
 from tests.conftest import Photo
 from tests.remote.hosts import Host
+
+if TYPE_CHECKING:
+    from tests.remote.machines import Machines
 
 BUCKET = "bucket"
 KEYS = {
@@ -136,3 +139,25 @@ def trained(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         name="mine",
     )
     return Path(made["run"])
+
+
+@pytest.fixture
+def machines(bucket: Any, tmp_path: Path) -> Machines:
+    """Other machines, which do not see the cache of this process."""
+    from tests.remote import machines
+
+    return machines.Machines(tmp_path / "machines", tmp_path / "cache")
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Takes the credentials for the object store away."""
+
+    def take() -> None:
+        monkeypatch.setattr(client, "_stores", {})  # which were opened with them
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+            monkeypatch.setenv(name, "/nowhere")
+
+    return take

@@ -186,17 +186,13 @@ def test_object_store(bucket: Any) -> None:
         client.read([Range(found, 0, 10)])
 
 
-def test_object_store_that_refuses(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_object_store_that_refuses(bucket: Any, nobody: Callable[[], None]) -> None:
     """What is not there, a bucket that is not, one without permission, and without credentials."""
     with pytest.raises(MissingError, match=f"s3://{BUCKET}/none does not exist"):
         client.look(Address(f"s3://{BUCKET}/none"))
     with pytest.raises(MissingError, match="s3://no-such-bucket/x does not exist"):
         client.look(Address("s3://no-such-bucket/x"))
-    monkeypatch.setattr(client, "_stores", {})
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    nobody()
     with pytest.raises(RemoteError, match=r"bucket bucket refuses .* \(no credentials are set\)"):
         client.look(Address(f"s3://{BUCKET}/none"))
 

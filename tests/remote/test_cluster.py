@@ -18,12 +18,6 @@ from tests.remote.test_outputs import OUT, SET, content, keys
 
 
 @pytest.fixture
-def machines(bucket: Any, tmp_path: Path) -> Machines:
-    """They do not see the cache of this process."""
-    return Machines(tmp_path / "machines", tmp_path / "cache")
-
-
-@pytest.fixture
 def address(machines: Machines) -> Iterator[str]:
     """Of a cluster of two of them."""
     import fashionbatch_ray.executor  # noqa: F401  # before Ray, which it has settings for

@@ -26,12 +26,6 @@ GIVEN = {"batch_size": 4, "workers": 1, "engine": "eager", "device": "cpu"}
 
 
 @pytest.fixture
-def machines(bucket: Any, tmp_path: Path) -> Machines:
-    """They do not see the cache of this process."""
-    return Machines(tmp_path / "machines", tmp_path / "cache")
-
-
-@pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """``run(executor, source, ...)`` predicts with this very executor."""
 

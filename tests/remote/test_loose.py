@@ -301,7 +301,7 @@ def test_bad_sources(
     host: Host,
     there: str,
     trained: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    nobody: Callable[[], None],
 ) -> None:
     """One line for each, and nothing is written."""
     model = {"model": str(trained)}
@@ -334,11 +334,7 @@ def test_bad_sources(
     bucket.put_object(Bucket=BUCKET, Key="set/train-000000.tar", Body=b"x")
     with pytest.raises(SourceError, match="holds shards"):
         fashionbatch.shard(f"s3://{BUCKET}/set", output="out")
-    monkeypatch.setattr(client, "_stores", {})
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
-        monkeypatch.setenv(name, "/none")
+    nobody()
     with pytest.raises(RemoteError, match=r"refuses .*no credentials are set"):
         fashionbatch.shard(there, output="out")
     assert not Path("out").exists() and not Path("p.h5").exists()

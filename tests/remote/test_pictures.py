@@ -13,7 +13,6 @@ import pytest
 
 import fashionbatch
 from fashionbatch.errors import RemoteError, ShardError, SourceError, StoreError, UsageError
-from fashionbatch.remote import client
 from tests.remote.conftest import BUCKET
 from tests.remote.hosts import Host
 
@@ -199,7 +198,7 @@ def test_images_that_cannot_be_had(
 
 
 def test_bad_addresses(
-    bucket: Any, trained: Path, stored: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Any, trained: Path, stored: Path, nobody: Callable[[], None]
 ) -> None:
     """One line for each: not there, not allowed, no permission."""
     model = {"model": str(trained)}
@@ -223,10 +222,6 @@ def test_bad_addresses(
         fashionbatch.report(stored, catalog=f"s3://{BUCKET}/none")
     with pytest.raises(SourceError, match="s3://bucket/none.jpg does not exist"):
         fashionbatch.explain("grad-cam", [f"s3://{BUCKET}/none.jpg"], **model)
-    monkeypatch.setattr(client, "_stores", {})
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/none")
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/none")
+    nobody()
     with pytest.raises(RemoteError, match=r"refuses .*no credentials are set"):
         fashionbatch.report(FILE)
