@@ -16,17 +16,17 @@ from fashionbatch.models.build import Classifier, Head, build, find_backbone
 from PIL import Image
 from torch import Tensor, nn
 
-from fashionbatch_cam import methods
+from fashionbatch_cam import extraction, gradients, linear, masks
 
 SIDE = 32
-KINDS: dict[str, Callable[..., methods.TorchCam]] = {
+KINDS: dict[str, Callable[..., extraction.TorchCam]] = {
     kind.name: kind
     for kind in (
-        methods.Cam, methods.GradCamPlusPlus, methods.SmoothGradCamPlusPlus, methods.XGradCam,
-        methods.LayerCam, methods.FinerCam, methods.ScoreCam, methods.SsCam, methods.IsCam,
+        linear.Cam, gradients.GradCamPlusPlus, gradients.SmoothGradCamPlusPlus, gradients.XGradCam,
+        gradients.LayerCam, gradients.FinerCam, masks.ScoreCam, masks.SsCam, masks.IsCam,
     )
 }  # fmt: skip
-KINDS["finer-cam of layer-cam"] = functools.partial(methods.FinerCam, base="layer-cam")
+KINDS["finer-cam of layer-cam"] = functools.partial(gradients.FinerCam, base="layer-cam")
 every = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 
 
@@ -104,7 +104,7 @@ def left_alone(explained: fashionbatch.Explained) -> Iterator[None]:
 
 @every
 def test_planted_object_is_the_hottest(
-    kind: Callable[..., methods.TorchCam], explained: fashionbatch.Explained
+    kind: Callable[..., extraction.TorchCam], explained: fashionbatch.Explained
 ) -> None:
     """Of several images with several answers at once."""
     places = [(0, 4, 16), (2, 16, 4), (1, 12, 12)]
@@ -128,7 +128,7 @@ def test_planted_object_is_the_hottest(
 
 @every
 def test_target_and_company(
-    kind: Callable[..., methods.TorchCam], explained: fashionbatch.Explained
+    kind: Callable[..., extraction.TorchCam], explained: fashionbatch.Explained
 ) -> None:
     """The named class is looked for; an image's map is the same whatever it comes with."""
     both = planted(0, 2, 2)
@@ -144,7 +144,7 @@ def test_target_and_company(
 
 @every
 def test_same_again(
-    kind: Callable[..., methods.TorchCam], explained: fashionbatch.Explained
+    kind: Callable[..., extraction.TorchCam], explained: fashionbatch.Explained
 ) -> None:
     """Bit for bit, in whatever state torch's generator is."""
     image = planted(seed=3)
@@ -156,8 +156,8 @@ def test_same_again(
     assert np.array_equal(first, again)
 
 
-@pytest.mark.parametrize("kind", [methods.SmoothGradCamPlusPlus, methods.SsCam])
-def test_seed(kind: Callable[..., methods.TorchCam], explained: fashionbatch.Explained) -> None:
+@pytest.mark.parametrize("kind", [gradients.SmoothGradCamPlusPlus, masks.SsCam])
+def test_seed(kind: Callable[..., extraction.TorchCam], explained: fashionbatch.Explained) -> None:
     """Another seed is other noise."""
     first, second = (kind(seed=seed).maps(explained, [planted()])[0] for seed in (0, 1))
     assert not np.array_equal(first, second)
@@ -170,7 +170,7 @@ def of_attribute(explained: fashionbatch.Explained) -> fashionbatch.Explained:
 
 @every
 def test_attribute(
-    kind: Callable[..., methods.TorchCam], explained: fashionbatch.Explained
+    kind: Callable[..., extraction.TorchCam], explained: fashionbatch.Explained
 ) -> None:
     """An attribute has its own logit; Finer-CAM compares it with attributes."""
     several = of_attribute(explained)
@@ -186,7 +186,7 @@ class Fault(Exception):
 
 @every
 def test_nothing_is_left_behind_an_error(
-    kind: Callable[..., methods.TorchCam],
+    kind: Callable[..., extraction.TorchCam],
     explained: fashionbatch.Explained,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -204,9 +204,9 @@ def test_nothing_is_left_behind_an_error(
     assert runs == 1
 
 
-@pytest.mark.parametrize("kind", [methods.ScoreCam, methods.SmoothGradCamPlusPlus])
+@pytest.mark.parametrize("kind", [masks.ScoreCam, gradients.SmoothGradCamPlusPlus])
 def test_nothing_is_left_behind_an_error_in_a_later_pass(
-    kind: Callable[..., methods.TorchCam],
+    kind: Callable[..., extraction.TorchCam],
     explained: fashionbatch.Explained,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -338,13 +338,13 @@ def on_input(found: Tensor) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize(
     ("kind", "formula"),
     [
-        (methods.LayerCam, layer_cam),
-        (methods.GradCamPlusPlus, grad_cam_plus_plus),
-        (methods.XGradCam, x_grad_cam),
+        (gradients.LayerCam, layer_cam),
+        (gradients.GradCamPlusPlus, grad_cam_plus_plus),
+        (gradients.XGradCam, x_grad_cam),
     ],
 )
 def test_formula(
-    kind: Callable[..., methods.TorchCam], formula: Callable[..., Tensor], layout: str
+    kind: Callable[..., extraction.TorchCam], formula: Callable[..., Tensor], layout: str
 ) -> None:
     """Of each of several images with a class of its own, however the maps lie."""
     explained = uneven(layout)
@@ -373,7 +373,7 @@ def test_finer_cam(base: str, formula: Callable[..., Tensor], named: bool) -> No
         others = others[1:] + [i for i in range(4) if i not in (chosen, *others)]
         names = "+".join(explained.classes[i] for i in others)
         options = {"target": explained.classes[chosen], "against": names}
-    maps, [found], _ = methods.FinerCam(base=base, **options).maps(explained, [image])
+    maps, [found], _ = gradients.FinerCam(base=base, **options).maps(explained, [image])
     weights = {chosen: 1.0, **{other: -0.3 for other in others}}
     by_hand = formula(*activation_and_gradient(explained, image, weights))
     assert found == chosen
@@ -384,7 +384,7 @@ def test_finer_cam(base: str, formula: Callable[..., Tensor], named: bool) -> No
 def test_score_cam() -> None:
     """Each map, from 0 to 1 and enlarged, hides the normalized input; softmax of what scores."""
     explained = uneven(seed=3)
-    maps, [chosen], _ = methods.ScoreCam(batch_size=4).maps(explained, [photo(1)])
+    maps, [chosen], _ = masks.ScoreCam(batch_size=4).maps(explained, [photo(1)])
     with torch.no_grad():
         model = explained.model
         x = model.normalized(explained.inputs([photo(1)]))
@@ -401,7 +401,7 @@ def test_score_cam() -> None:
 
 def test_cam(explained: fashionbatch.Explained) -> None:
     """The weights of the class in the last layer, on the last maps."""
-    maps, _, _ = methods.Cam(target="green").maps(explained, [planted(1)])
+    maps, _, _ = linear.Cam(target="green").maps(explained, [planted(1)])
     with torch.no_grad():
         x = explained.model.normalized(explained.inputs([planted(1)]))
         last = explained.model.backbone.last(x)[0]
@@ -417,26 +417,26 @@ def test_cam(explained: fashionbatch.Explained) -> None:
 
 def test_cam_takes_means_and_one_layer(explained: fashionbatch.Explained) -> None:
     with pytest.raises(UsageError, match=r"^cam: the features are not the means.*grad-cam$"):
-        methods.Cam().maps(uneven(), [photo()])
+        linear.Cam().maps(uneven(), [photo()])
     with torch.random.fork_rng(devices=[]):
         hidden = Head(4, 3, fashionbatch.HeadSpec(hidden=(5,)), 1)
     model = Classifier(explained.model.backbone, hidden, explained.preprocessing).eval()
     with pytest.raises(UsageError, match=r"^cam: the head has hidden layers"):
-        methods.Cam().maps(dataclasses.replace(explained, model=model), [planted()])
+        linear.Cam().maps(dataclasses.replace(explained, model=model), [planted()])
 
 
 def test_finer_cam_takes_others(explained: fashionbatch.Explained) -> None:
     with pytest.raises(UsageError, match=r"^finer-cam: the model knows one attribute only"):
-        methods.FinerCam(target="purple").maps(explained, [planted()])
+        gradients.FinerCam(target="purple").maps(explained, [planted()])
     with pytest.raises(UsageError, match="a class with classes"):
-        methods.FinerCam(target="red", against="purple").maps(explained, [planted()])
+        gradients.FinerCam(target="red", against="purple").maps(explained, [planted()])
     with pytest.raises(UnknownNameError, match="gren"):
-        methods.FinerCam(target="red", against="gren").maps(explained, [planted()])
+        gradients.FinerCam(target="red", against="gren").maps(explained, [planted()])
 
 
 @every
 def test_unknown_target(
-    kind: Callable[..., methods.TorchCam], explained: fashionbatch.Explained
+    kind: Callable[..., extraction.TorchCam], explained: fashionbatch.Explained
 ) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'red'"):
         kind(target="rad").maps(explained, [planted()])
@@ -444,7 +444,7 @@ def test_unknown_target(
 
 @every
 def test_layer_without_maps(
-    kind: Callable[..., methods.TorchCam], explained: fashionbatch.Explained
+    kind: Callable[..., extraction.TorchCam], explained: fashionbatch.Explained
 ) -> None:
     """A layer that gives no map, is never run, or is not of this network."""
     wrong = dataclasses.replace(explained, cam_layout="tokens")
@@ -462,26 +462,26 @@ def test_layer_without_maps(
 @pytest.mark.parametrize(
     ("kind", "options", "match"),
     [
-        (methods.LayerCam, {"intensity": 2}, "intensity"),
-        (methods.SmoothGradCamPlusPlus, {"num_samples": 0}, "num_samples is a whole number"),
-        (methods.SmoothGradCamPlusPlus, {"num_samples": 2.5}, r"not 2\.5"),
-        (methods.SmoothGradCamPlusPlus, {"std": 0}, "std is a number above 0"),
-        (methods.SmoothGradCamPlusPlus, {"std": float("inf")}, "std"),
-        (methods.SmoothGradCamPlusPlus, {"seed": -1}, "seed"),
-        (methods.ScoreCam, {"batch_size": 0}, "batch_size is a whole number"),
-        (methods.ScoreCam, {"batch_size": True}, "batch_size"),
-        (methods.SsCam, {"std": "much"}, "std"),
-        (methods.SsCam, {"num_samples": 0}, "num_samples"),
-        (methods.IsCam, {"num_samples": "ten"}, "num_samples"),
-        (methods.FinerCam, {"gamma": -1}, "gamma is a number of at least 0"),
-        (methods.FinerCam, {"references": 0}, "references"),
-        (methods.FinerCam, {"base": "score-cam"}, "base is grad-cam or layer-cam"),
-        (methods.FinerCam, {"against": "a"}, "takes a target"),
-        (methods.FinerCam, {"against": "b+a", "target": "a"}, "the target itself"),
+        (gradients.LayerCam, {"intensity": 2}, "intensity"),
+        (gradients.SmoothGradCamPlusPlus, {"num_samples": 0}, "num_samples is a whole number"),
+        (gradients.SmoothGradCamPlusPlus, {"num_samples": 2.5}, r"not 2\.5"),
+        (gradients.SmoothGradCamPlusPlus, {"std": 0}, "std is a number above 0"),
+        (gradients.SmoothGradCamPlusPlus, {"std": float("inf")}, "std"),
+        (gradients.SmoothGradCamPlusPlus, {"seed": -1}, "seed"),
+        (masks.ScoreCam, {"batch_size": 0}, "batch_size is a whole number"),
+        (masks.ScoreCam, {"batch_size": True}, "batch_size"),
+        (masks.SsCam, {"std": "much"}, "std"),
+        (masks.SsCam, {"num_samples": 0}, "num_samples"),
+        (masks.IsCam, {"num_samples": "ten"}, "num_samples"),
+        (gradients.FinerCam, {"gamma": -1}, "gamma is a number of at least 0"),
+        (gradients.FinerCam, {"references": 0}, "references"),
+        (gradients.FinerCam, {"base": "score-cam"}, "base is grad-cam or layer-cam"),
+        (gradients.FinerCam, {"against": "a"}, "takes a target"),
+        (gradients.FinerCam, {"against": "b+a", "target": "a"}, "the target itself"),
     ],
 )
 def test_wrong_options(
-    kind: Callable[..., methods.TorchCam], options: dict[str, Any], match: str
+    kind: Callable[..., extraction.TorchCam], options: dict[str, Any], match: str
 ) -> None:
     with pytest.raises(ValueError, match=match) as caught:
         kind(**options)
@@ -512,8 +512,8 @@ def test_networks_with_random_weights(name: str) -> None:
     )
     side = spec.preprocessing.size
     for kind in (
-        methods.LayerCam, methods.GradCamPlusPlus, methods.XGradCam, methods.FinerCam,
-        functools.partial(methods.SmoothGradCamPlusPlus, num_samples=2),
+        gradients.LayerCam, gradients.GradCamPlusPlus, gradients.XGradCam, gradients.FinerCam,
+        functools.partial(gradients.SmoothGradCamPlusPlus, num_samples=2),
     ):  # fmt: skip
         maps, _, _ = kind().maps(explained, [photo(0, 60), photo(1, 60)])
         assert maps.shape == (2, side, side)
@@ -521,7 +521,7 @@ def test_networks_with_random_weights(name: str) -> None:
         assert maps.min() >= 0
         assert maps.max() <= 1
     if name == "small-resnet":
-        assert methods.Cam().maps(explained, [photo()])[0].shape == (1, side, side)
+        assert linear.Cam().maps(explained, [photo()])[0].shape == (1, side, side)
     else:
         with pytest.raises(UsageError, match="not the means"):
-            methods.Cam().maps(explained, [photo()])
+            linear.Cam().maps(explained, [photo()])

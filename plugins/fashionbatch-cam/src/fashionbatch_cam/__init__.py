@@ -1,3 +1,3 @@
-"""torchcam's methods as visualizers for fashionbatch; see :mod:`.plugin` and :mod:`.methods`."""
+"""torchcam's methods as visualizers for fashionbatch; see :mod:`.plugin`."""
 
 __version__ = "0.1.0"

@@ -10,27 +10,35 @@ from collections.abc import Iterator
 import fashionbatch
 
 _METHODS = (
-    ("cam", "Cam", "where a network with one linear layer looked (Zhou et al. 2016)"),
+    ("cam", "linear:Cam", "where a network with one linear layer looked (Zhou et al. 2016)"),
     (
         "grad-cam-plus-plus",
-        "GradCamPlusPlus",
+        "gradients:GradCamPlusPlus",
         "Grad-CAM for several objects of a class (Chattopadhay et al. 2018)",
     ),
     (
         "smooth-grad-cam-plus-plus",
-        "SmoothGradCamPlusPlus",
+        "gradients:SmoothGradCamPlusPlus",
         "Grad-CAM++ over noisy copies of the image (Omeiza et al. 2019)",
     ),
-    ("x-grad-cam", "XGradCam", "Grad-CAM weighed by the activations (Fu et al. 2020)"),
-    ("layer-cam", "LayerCam", "Grad-CAM with a weight for each place (Jiang et al. 2021)"),
+    ("x-grad-cam", "gradients:XGradCam", "Grad-CAM weighed by the activations (Fu et al. 2020)"),
+    (
+        "layer-cam",
+        "gradients:LayerCam",
+        "Grad-CAM with a weight for each place (Jiang et al. 2021)",
+    ),
     (
         "finer-cam",
-        "FinerCam",
+        "gradients:FinerCam",
         "what tells a class from those most like it (Zhang et al. 2025)",
     ),
-    ("score-cam", "ScoreCam", "without gradients: each map as a mask (Wang et al. 2020); slow"),
-    ("ss-cam", "SsCam", "Score-CAM with noise on the masks (Wang et al. 2020); very slow"),
-    ("is-cam", "IsCam", "Score-CAM over ever brighter masks (Naidu et al. 2020); very slow"),
+    (
+        "score-cam",
+        "masks:ScoreCam",
+        "without gradients: each map as a mask (Wang et al. 2020); slow",
+    ),
+    ("ss-cam", "masks:SsCam", "Score-CAM with noise on the masks (Wang et al. 2020); very slow"),
+    ("is-cam", "masks:IsCam", "Score-CAM over ever brighter masks (Naidu et al. 2020); very slow"),
 )
 
 
@@ -40,7 +48,7 @@ def fashionbatch_visualizers() -> Iterator[fashionbatch.VisualizerSpec]:
     for name, factory, summary in _METHODS:
         yield fashionbatch.VisualizerSpec(
             name=name,
-            factory=f"fashionbatch_cam.methods:{factory}",
+            factory=f"fashionbatch_cam.{factory}",
             summary=summary,
             requires="pip install fashionbatch-cam",
         )
