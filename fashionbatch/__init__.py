@@ -36,9 +36,9 @@ _PUBLIC = {
     "Engine": "fashionbatch.models.engine",
     "EngineJob": "fashionbatch.models.engine",
     "Executor": "fashionbatch.execution.executor",
-    "Worker": "fashionbatch.execution.executor",
+    "Worker": "fashionbatch.execution.worker",
     "WorkerProcess": "fashionbatch.execution.process",
-    "StoppedHere": "fashionbatch.execution.executor",
+    "StoppedHere": "fashionbatch.execution.worker",
     "Lease": "fashionbatch.execution.lending",
     "Lending": "fashionbatch.execution.lending",
     "Logger": "fashionbatch.training.logger",
@@ -141,9 +141,10 @@ if TYPE_CHECKING:
         train,
         verify,
     )
-    from fashionbatch.execution.executor import Executor, StoppedHere, Worker
+    from fashionbatch.execution.executor import Executor
     from fashionbatch.execution.lending import Lease, Lending
     from fashionbatch.execution.process import WorkerProcess
+    from fashionbatch.execution.worker import StoppedHere, Worker
     from fashionbatch.explanation.base import Answer, Explained, Photo, Picture, Subject, Visualizer
     from fashionbatch.explanation.heated import Heat, HeatVisualizer
     from fashionbatch.hookspecs import hookimpl

@@ -2,41 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
-from fashionbatch.errors import FashionbatchError
-from fashionbatch.interrupt import Interrupt
+from fashionbatch.execution.lending import Lending
 
-if TYPE_CHECKING:
-    from fashionbatch.execution.lending import Lending
-
-#: gets (event, values); of workers, what it is given travels between processes
-Tell = Callable[[str, dict[str, Any]], None]
 T = TypeVar("T")
-
-
-class Worker:
-    """Does tasks of a stage, one lease after the other, in a process that is its own.
-
-    A stage gives executors a function that makes one, see :attr:`Lending.worker`.
-    """
-
-    def do(self, tasks: Sequence[int], tell: Tell, asked: Interrupt) -> None:
-        """Does the tasks of a lease, each of them wholly or not at all.
-
-        Args:
-            tasks: numbers of the stage's tasks.
-            tell: gets what the stage is to hear of.
-            asked: whether somebody wants an end; it ends then, at once.
-
-        Raises:
-            FashionbatchError: the whole work is to end with this line.
-        """
-        raise NotImplementedError  # of each stage
-
-    def close(self) -> None:
-        """Frees what it holds."""
 
 
 class Executor:
@@ -92,34 +63,3 @@ class Executor:
 
     def close(self) -> None:
         """Frees what it holds."""
-
-
-class StoppedHere(Exception):
-    """Somebody asked for an end; what was finished is kept."""
-
-
-def guarded(work: Callable[[], None], tell: Tell) -> bool:
-    """Does what a worker does, and tells what it raises as an event, which can travel.
-
-    ``("error", {"text"})`` is for users, ``("bug", {"text"})`` a traceback;
-    :meth:`fashionbatch.Lending.hear` knows both.
-
-    Returns:
-        whether it was done.
-    """
-    import traceback
-
-    try:
-        work()
-    except FashionbatchError as error:
-        tell("error", {"text": str(error)})
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        tell("error", {"text": f"{where}{error.strerror or error}"})
-    except Exception as error:
-        if isinstance(error, StoppedHere):
-            raise
-        tell("bug", {"text": traceback.format_exc()})
-    else:
-        return True
-    return False

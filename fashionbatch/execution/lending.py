@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fashionbatch.errors import ExecutionError, FashionbatchError
-from fashionbatch.execution.executor import Worker
+from fashionbatch.execution.worker import Worker
 from fashionbatch.interrupt import Interrupt
 
 #: leases that a worker gets in a run, if all are as fast: fewer, and they do not end together

@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 from multiprocessing.connection import Connection, wait
 
-from fashionbatch.execution.executor import Executor, StoppedHere
+from fashionbatch.execution.executor import Executor
 from fashionbatch.execution.lending import Lease, Lending
 from fashionbatch.execution.process import WorkerProcess
+from fashionbatch.execution.worker import StoppedHere
 
 
 class Local(Executor):

@@ -12,7 +12,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-from fashionbatch.execution.executor import StoppedHere, Worker, guarded
+from fashionbatch.execution.worker import StoppedHere, Worker, guarded
 from fashionbatch.interrupt import interrupts
 
 #: that a process has for its end: a driver can hang

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 
 from fashionbatch.errors import UsageError
-from fashionbatch.execution.executor import Tell, Worker
+from fashionbatch.execution.worker import Tell, Worker
 from fashionbatch.interrupt import Interrupt
 
 #: why it refuses

@@ -11,8 +11,9 @@ from typing import Any
 from fashionbatch import files
 from fashionbatch.address import Address, Location
 from fashionbatch.errors import SourceError, StoppedError
-from fashionbatch.execution.executor import Executor, StoppedHere
+from fashionbatch.execution.executor import Executor
 from fashionbatch.execution.lending import Lending
+from fashionbatch.execution.worker import StoppedHere
 from fashionbatch.inference import output
 from fashionbatch.inference.engine import EngineOfRun
 from fashionbatch.inference.job import Job, Tell

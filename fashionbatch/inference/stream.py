@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fashionbatch.errors import ImageError
-from fashionbatch.execution.executor import StoppedHere, Tell
+from fashionbatch.execution.worker import StoppedHere, Tell
 from fashionbatch.inference.answers import Answers
 from fashionbatch.inference.gathering import Gathering
 from fashionbatch.inference.grid import Grid, Rows, Share

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fashionbatch.errors import ImageError, SourceError, counted
-from fashionbatch.execution.executor import Tell
 from fashionbatch.execution.lending import Lease
+from fashionbatch.execution.worker import Tell
 from fashionbatch.inference.gathering import Gathering
 from fashionbatch.inference.ledger import Ledger
 

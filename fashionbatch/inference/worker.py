@@ -13,7 +13,7 @@ from fashionbatch import files
 from fashionbatch.address import Location
 from fashionbatch.config import PredictConfig
 from fashionbatch.errors import ExecutionError
-from fashionbatch.execution.executor import Tell, Worker
+from fashionbatch.execution.worker import Tell, Worker
 from fashionbatch.inference import job as jobs
 from fashionbatch.inference.job import Job, Site
 from fashionbatch.inference.plan import Plan

@@ -13,7 +13,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from torch.utils.data import get_worker_info
 
 from fashionbatch.errors import FashionbatchError, ImageError
 from fashionbatch.pipeline.foresight import announce
+from fashionbatch.pipeline.images import Images
 from fashionbatch.pipeline.load import load
 from fashionbatch.pipeline.pool import Limits, Pool
 from fashionbatch.pipeline.pool.nursery import can_fork
@@ -33,14 +34,6 @@ from fashionbatch.specs import Preprocessing
 _MOST_WORKERS = 8
 #: batches that are decoded while a worker is busy with the one before them
 _AHEAD = 2
-
-
-class Images(Protocol):
-    """Whatever gives an image's bytes by its row, in any process."""
-
-    def read(self, row: int) -> bytes:
-        """The image file's bytes; raises ImageError where they cannot be used."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fashionbatch.errors import SourceError
-from fashionbatch.execution.executor import StoppedHere, Tell, Worker
 from fashionbatch.execution.lending import Lease
+from fashionbatch.execution.worker import StoppedHere, Tell, Worker
 from fashionbatch.interrupt import Interrupt
 from fashionbatch.shards.pack import Packed, Packer
 from fashionbatch.shards.plan import ShardTask

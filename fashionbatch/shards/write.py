@@ -18,9 +18,10 @@ from typing import Any
 
 from fashionbatch import files
 from fashionbatch.errors import OutputExistsError, SourceError, StoppedError, UsageError, counted
-from fashionbatch.execution.executor import Executor, StoppedHere
+from fashionbatch.execution.executor import Executor
 from fashionbatch.execution.lending import Lending
 from fashionbatch.execution.local import Local
+from fashionbatch.execution.worker import StoppedHere
 from fashionbatch.interrupt import interrupts
 from fashionbatch.shards import plan as plans
 from fashionbatch.shards.catalogue import Catalogue, FailureLog, collect, to_line

@@ -10,8 +10,9 @@ from typing import Any
 
 from fashionbatch.errors import FashionbatchError
 from fashionbatch.execution import trial
-from fashionbatch.execution.executor import Executor, StoppedHere
+from fashionbatch.execution.executor import Executor
 from fashionbatch.execution.lending import DEATHS, Lease, Lending
+from fashionbatch.execution.worker import StoppedHere
 from fashionbatch.interrupt import Interrupt
 from fashionbatch.specs import ExecutorSpec
 from fashionbatch.testing.parts import create, want

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +18,12 @@ import torch
 from torch import Tensor
 
 from fashionbatch.errors import FashionbatchError, ImageError
+from fashionbatch.pipeline.images import Images
 from fashionbatch.pipeline.pool.limits import Limits
 from fashionbatch.pipeline.pool.nursery import Nursery, Spawner, Starter, can_fork
 from fashionbatch.pipeline.pool.shared import Shared
 from fashionbatch.pipeline.pool.worker import Failed, Finished, Job, Worker
 from fashionbatch.specs import Preprocessing
-
-if TYPE_CHECKING:
-    from fashionbatch.pipeline.batches import Images
 
 _SPARE = 2  # buffers beside the workers' own: one that is used, one that is ready
 _LOOK_EVERY = 1.0  # seconds: how often the workers are looked at, at least

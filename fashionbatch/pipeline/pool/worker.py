@@ -10,7 +10,7 @@ import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,11 @@ import torch
 from fashionbatch.errors import FashionbatchError, ImageError
 from fashionbatch.pipeline.decode import NO_MEMORY, is_out_of_memory
 from fashionbatch.pipeline.foresight import announce
+from fashionbatch.pipeline.images import Images
 from fashionbatch.pipeline.load import load
 from fashionbatch.pipeline.pool.limits import Limits
 from fashionbatch.pipeline.pool.shared import Shared
 from fashionbatch.specs import Preprocessing
-
-if TYPE_CHECKING:
-    from fashionbatch.pipeline.batches import Images
 
 
 class Job(NamedTuple):
