@@ -1,11 +1,6 @@
 from __future__ import annotations
 
 import io
-import random
-import signal
-import subprocess
-import sys
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -193,42 +188,6 @@ def test_something_else_at_the_output(catalogue, predict, tmp_path):
     (tmp_path / "dir").mkdir()
     with pytest.raises(OutputExistsError, match="is a folder"):
         predict(folder, "dir")
-
-
-KILL = """
-import sys
-from fashionbatch import api
-from fashionbatch.inference import plan
-plan.SLICE = 6
-options = {"workers": 1, "device": "cpu", "batch_size": 2}
-api.predict(sys.argv[1], model=sys.argv[2], output=sys.argv[3], **options)
-"""
-
-
-@pytest.mark.slow(seconds=130)
-def test_kill_9(catalogue, run, tmp_path):
-    """kill -9 at any moment, as often as may be, and the next run completes the very same file."""
-    folder = catalogue(150, (5, 60))
-    seed = random.Random(4)
-
-    def start(name):
-        return subprocess.Popen([sys.executable, "-c", KILL, folder, run, tmp_path / name])
-
-    assert start("whole.h5").wait() == 0
-    for _ in range(3):
-        process = start("cut.h5")
-        parts = tmp_path / "cut.h5.parts"
-        before = len(list(parts.glob("part-*"))) if parts.exists() else 0
-        while process.poll() is None and (
-            not parts.exists() or len(list(parts.glob("part-*"))) <= before
-        ):
-            time.sleep(0.005)
-        time.sleep(seed.random() * 0.2)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert start("cut.h5").wait() == 0
-    assert (tmp_path / "cut.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
-    assert not (tmp_path / "cut.h5.parts").exists()
 
 
 def test_own_shards_and_labels(predict, run, tmp_path):
