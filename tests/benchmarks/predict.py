@@ -5,7 +5,8 @@
         [--device NAME] [--workers N] [--memory] [--json FILE]
 
 FOLDER holds class folders of photographs. Side by side in one run, in turn, medians over the
-repeats:
+repeats (of a ratio: of its values within a repeat, which a machine whose speed changes disturbs
+least):
 
 - the bare engine on a batch that lies in memory;
 - ``predict`` with its features, end to end: reading, decoding, the network, the parts, the merge;
@@ -15,7 +16,8 @@ repeats:
 
 Times are of the stream of images: imports, loading the model and preparing the engine left out, on
 both sides; those of ``predict`` run from its plan to the merged file, so about a second of starting
-and ending is in them. The loops, whose rate does not depend on it, run over fewer images. With
+and ending is in them. The loops, whose rate does not depend on it, run over fewer images; with
+``--loop-items 0`` they are left out. With
 ``--memory`` only the peak memory of predicting N and 10 N images is measured, each in a process of
 its own.
 """
@@ -163,7 +165,8 @@ def measure(given: Any, base: Path) -> None:
             for answer in bare.run(images):
                 answer.cpu()
         note("bare engine", batches * given.batch_size / (time.perf_counter() - began))
-        for name, features in (("predict", "pooled"), ("predict, no features", "none")):
+        kinds = [("predict", "pooled"), ("predict, no features", "none")]
+        for name, features in kinds if repeat % 2 else reversed(kinds):
             ticks: list[float] = []
             result = fashionbatch.predict(
                 shards, output=base / "p.h5", features=features,
@@ -172,10 +175,11 @@ def measure(given: Any, base: Path) -> None:
             )  # fmt: skip
             # from the plan to the merged file, warm-up of the decoders included
             note(name, result["items"] / (time.perf_counter() - ticks[0]))
-        for workers in (0, 2):
-            rate = user_loop(given.folder, model, size, given, workers)
-            note(f"ImageFolder, {workers} workers", rate)
-        note("timm's reader, 2 workers", timm_loop(given.folder, model, size, given, 2))
+        if given.loop_items:
+            for workers in (0, 2):
+                rate = user_loop(given.folder, model, size, given, workers)
+                note(f"ImageFolder, {workers} workers", rate)
+            note("timm's reader, 2 workers", timm_loop(given.folder, model, size, given, 2))
         if given.repeats == 0:
             break
     median = {name: statistics.median(values) for name, values in rates.items()}
@@ -184,14 +188,18 @@ def measure(given: Any, base: Path) -> None:
           f"{given.repeats} repeats, {job.device}")  # fmt: skip
     for name, rate in median.items():
         print(f"{name:28}{rate:10.1f} img/s")
-    loop = max(v for n, v in median.items() if n.startswith("ImageFolder"))
-    ratios = {
-        "predict ÷ bare engine": median["predict"] / median["bare engine"],
-        "predict ÷ ImageFolder's loop": median["predict"] / loop,
-        "features on ÷ off": median["predict"] / median["predict, no features"],
+    loops = [name for name in median if name.startswith("ImageFolder")]
+    pairs = {
+        "predict ÷ bare engine": ("predict", "bare engine"),
+        "predict ÷ ImageFolder's loop": ("predict", max(loops, key=median.__getitem__, default="")),
+        "features on ÷ off": ("predict", "predict, no features"),
+        "predict ÷ timm's loop": ("predict", "timm's reader, 2 workers"),
     }
-    if "timm's reader, 2 workers" in median:
-        ratios["predict ÷ timm's loop"] = median["predict"] / median["timm's reader, 2 workers"]
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(rates[one], rates[other], strict=True))
+        for name, (one, other) in pairs.items()
+        if other in rates
+    }
     for name, ratio in ratios.items():
         print(f"{name:28}{ratio:10.3f}")
     if given.json:
