@@ -173,10 +173,36 @@ def assert_images_stand_alone(engine: OnnxRuntime, images: Tensor) -> None:
         assert torch.equal(answer[-1], single[-1])
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.usefixtures("no_export")
 def test_images_stand_alone(threads: int, shared: Path) -> None:
-    job = dataclasses.replace(job_of(tap(), shared), threads=threads)
-    assert_images_stand_alone(OnnxRuntime(job), photographs(SHAPE))
+    """Nor does it matter how many pieces a batch has, or how many threads work them off."""
+    shape = (12, *SHAPE[1:])
+    job = dataclasses.replace(job_of(tap(), shared, shape), threads=threads)
+    engine = OnnxRuntime(job)
+    images = photographs(shape)
+    assert_images_stand_alone(engine, images)
+    by_fours = OnnxRuntime(job_of(tap(), shared))
+    for answer, *fours in zip(
+        engine.run(images), *(by_fours.run(part) for part in images.split(4)), strict=True
+    ):
+        assert torch.equal(answer, torch.cat(fours))
+
+
+@pytest.mark.parametrize(
+    ("batch", "device", "size"),
+    [(32, "cpu", 4), (6, "cpu", 3), (7, "cpu", 1), (1, "cpu", 1), (32, "cuda", 32)],
+)
+def test_pieces_make_up_a_batch(batch: int, device: str, size: int, tmp_path: Path) -> None:
+    job = job_of(tap(), tmp_path, (batch, *SHAPE[1:]))
+    assert engines.piece(dataclasses.replace(job, device=torch.device(device))) == size
+
+
+def test_error_of_a_piece_is_raised(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = OnnxRuntime(job_of(tap(), shared, (8, *SHAPE[1:])))
+    monkeypatch.setattr(engine, "_input", "another")
+    with pytest.raises(Exception, match="another"):
+        engine.run(photographs((8, *SHAPE[1:])))
 
 
 @pytest.mark.slow
