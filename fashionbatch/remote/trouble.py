@@ -140,9 +140,10 @@ def told(
         case Kind.FORBIDDEN:
             rights = _RIGHTS.get(address.scheme, "see whether the address needs a user or is old")
             if writes:
+                who = rights.partition(";")[0]  # nobody may write as nobody
                 return RefusedError(
                     f"{what} {address.host} does not let {address} be written or removed "
-                    f"({reason}): have that permitted, or {rights}; then run the command again"
+                    f"({reason}): have that permitted, or {who}; then run the command again"
                 )
             return RefusedError(f"{what} {address.host} refuses {address} ({reason}): {rights}")
         case Kind.CHANGED:
