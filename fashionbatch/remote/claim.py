@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 
 from fashionbatch import files
 from fashionbatch.address import Address
-from fashionbatch.errors import OutputExistsError, RemoteError
+from fashionbatch.errors import FashionbatchError, OutputExistsError, RemoteError
 from fashionbatch.interrupt import Interrupt
 from fashionbatch.remote import client
 from fashionbatch.remote.trouble import ChangedError, MissingError
@@ -100,18 +100,20 @@ class Claim:
         _own.add(self.token)
         try:
             with files.locked(lock):
-                self._take(folder, tell)
                 ended = threading.Event()
                 renewing = threading.Thread(target=self._keep, args=(ended,), daemon=True)
-                renewing.start()
                 try:
+                    self._take(folder, tell)
+                    renewing.start()
                     yield self
                 finally:
                     ended.set()
-                    renewing.join()
-                    self._release()
+                    if renewing.ident is not None:
+                        renewing.join()
+                    # the lock of a claim that stays says to this machine that its run is over
+                    if not self._tag or self._given_back():
+                        lock.unlink(missing_ok=True)
         finally:
-            lock.unlink(missing_ok=True)
             _own.discard(self.token)
 
     def confirm(self) -> None:
@@ -202,7 +204,7 @@ class Claim:
                 if self._asked is not None:
                     self._asked.ask(signal.SIGTERM, None)
                 return
-            except RemoteError:
+            except FashionbatchError:
                 continue  # who puts something is told; and as long as nobody does, it may pass
 
     def _renew(self) -> None:
@@ -214,18 +216,25 @@ class Claim:
                 raise self._lost_to(found) from None
             self._tag = found.tag  # of a renewal whose answer was lost
 
-    def _release(self) -> None:
-        with contextlib.suppress(RemoteError):
+    def _given_back(self) -> bool:
+        """Removes the claim; whether it is not there any more."""
+        try:
             found = _found(self.address)
-            # one that is about to be free may be another run's by the time that it is removed
-            if found is not None and found.token == self.token and found.age < FREE / 2:
-                client.remove([self.address])
+            if found is None or found.token != self.token:
+                return True
+            if found.age > FREE / 2:
+                return False  # it may be another run's by the time that it is removed
+            client.remove([self.address])
+        except FashionbatchError:
+            return False
+        return True
 
     def _lost_to(self, found: _Found | None) -> LostError:
         if found is None:
             return LostError(
-                f"{self.output} is not claimed by this run any more, because {self.address} was "
-                "removed: what is finished is kept, and the same command goes on"
+                f"{self.output} is not claimed by this run any more: another one has taken it over "
+                f"and is done, or somebody has removed {self.address}; what is finished is kept, "
+                "and the same command goes on"
             )
         return LostError(
             f"{self.output} was taken over by another run ({found.who}), because this one gave no "

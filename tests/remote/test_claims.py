@@ -167,6 +167,18 @@ def test_killed(gate: Gate, claimed: Any, tmp_path: Path) -> None:
     assert list((tmp_path / "one").iterdir()) == []
 
 
+def test_not_given_back(gate: Gate, bucket: Any, claimed: Any, tmp_path: Path) -> None:
+    """Where it may not be removed it stays, and this machine knows that its run is over."""
+    with claimed("one"):
+        gate.refuse = lambda method, path, headers: 403 if method == "DELETE" else None
+    assert keys(bucket) == ["x/claim.json"]
+    told: list[str] = []
+    with claimed("one", lambda event, values: told.append(values["text"])):
+        gate.refuse = lambda *request: None
+    assert "died here" in told[0] and keys(bucket) == []
+    assert list((tmp_path / "one").iterdir()) == []
+
+
 def test_renewed(gate: Gate, claimed: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the answer to a renewal was lost; a store that is out of reach is borne."""
     monkeypatch.setattr(claims, "RENEWED", 0.02)
@@ -239,7 +251,7 @@ def test_refused_before_any_work(
 
 
 def test_given_back_on_an_end(bucket: Any, data_set: Path, options: dict[str, Any]) -> None:
-    """By Ctrl-C, and by an error."""
+    """By Ctrl-C."""
 
     def stop(event: str, values: dict[str, Any]) -> None:
         if event == "progress" and LIES in keys(bucket):
@@ -247,13 +259,6 @@ def test_given_back_on_an_end(bucket: Any, data_set: Path, options: dict[str, An
 
     with pytest.raises(StoppedError):
         fashionbatch.predict(data_set, output=OUT, **options, tell=stop)
-    assert LIES not in keys(bucket)
-
-    def break_down(event: str, values: dict[str, Any]) -> None:
-        assert event != "progress" or LIES not in keys(bucket), "it is claimed"
-
-    with pytest.raises(AssertionError, match="it is claimed"):
-        fashionbatch.predict(data_set, output=OUT, **options, tell=break_down)
     assert LIES not in keys(bucket)
 
 
@@ -284,7 +289,7 @@ def test_lost_in_the_middle(
             bucket.delete_object(Bucket=BUCKET, Key=LIES)
         else:
             bucket.put_object(Bucket=BUCKET, Key=LIES, Body=json.dumps(ABOUT))
-        if how == "noticed by the renewal":
+        if how == "noticed by the renewal" and "part-000000" in address.key:
             time.sleep(0.5)  # three parts wait to be written then, and nobody predicts
 
     monkeypatch.setattr(client, "put", then_lose)
@@ -295,7 +300,7 @@ def test_lost_in_the_middle(
         fashionbatch.predict(data_set, output=OUT, **options)
     said = str(caught.value)
     if how == "removed":
-        assert said.startswith(f"{OUT} is not claimed by this run any more, because s3://")
+        assert said.startswith(f"{OUT} is not claimed by this run any more: another one has ")
     else:
         assert said.startswith(f"{OUT} was taken over by another run (process 4711 on elsewhere")
         assert json.loads(content(bucket, LIES)) == ABOUT
