@@ -144,17 +144,20 @@ def test_killed(gate: Gate, claimed: Any, tmp_path: Path) -> None:
     """The same machine knows at once; another one of the same name waits for a sign of life."""
     (tmp_path / "one").mkdir()
     command = [sys.executable, "-c", DRIVER, X.url, str(tmp_path / "one")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    pid = process.pid
+    try:
         assert process.stdout is not None
         assert process.stdout.readline() == "claimed\n"
-        pid = process.pid
         for disk in ("one", "two"):
             with pytest.raises(OutputExistsError) as caught, claimed(disk):
                 pass
             said = str(caught.value)
             assert said.startswith(f"{X} is being written by another run (process {pid} on ")
             assert "takes over in 1" in said and "\n" not in said
+    finally:
         process.kill()
+        process.communicate()
     with pytest.raises(OutputExistsError, match=f"process {pid} on"), claimed("two"):
         pass
     told: list[str] = []
@@ -194,10 +197,10 @@ def test_renewed(gate: Gate, claimed: Any, bucket: Any, monkeypatch: pytest.Monk
         until_renewed()
         mine = json.loads(content(bucket, "x/claim.json"))
         bucket.put_object(Bucket=BUCKET, Key="x/claim.json", Body=json.dumps(mine | {"x": 1}))
-        until_renewed()
         monkeypatch.setenv("FASHIONBATCH_REMOTE_SECONDS", "0.5")
+        until_renewed()  # with the patience of before
         gate.refuse = lambda *request: 503
-        time.sleep(0.6)
+        time.sleep(1)
         monkeypatch.setenv("FASHIONBATCH_REMOTE_SECONDS", "20")
         gate.refuse = lambda *request: None
         until_renewed()

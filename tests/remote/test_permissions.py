@@ -99,13 +99,14 @@ def test_refused_to_a_worker_elsewhere(
     options: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Likewise; another one goes on."""
+    """Likewise; this machine goes on."""
     apart = Apart(machines)
-    monkeypatch.setattr(inference, "executor_of", lambda config: nullcontext(apart))
-    given = {**options, "output": OUT, "executor": "apart", "device": "cpu"}
+    given = {**options, "output": OUT, "device": "cpu"}
     gate.refuse = Forbidden("/part-000003.h5")
-    with pytest.raises(FashionbatchError) as caught:
-        fashionbatch.predict(data_set, **given)
+    with monkeypatch.context() as patch:
+        patch.setattr(inference, "executor_of", lambda config: nullcontext(apart))
+        with pytest.raises(FashionbatchError) as caught:
+            fashionbatch.predict(data_set, executor="apart", **given)
     said_of(caught, f"{OUT}.parts/part-000003.h5")
     assert [one.path for one in gate.passed if one.status == 403] == [
         f"/{BUCKET}/preds/out.h5.parts/part-000003.h5"
