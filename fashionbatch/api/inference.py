@@ -65,18 +65,21 @@ def predict(
         output = delivery.output
     # predictions may lie below the catalogue, and are not part of it
     exclude = [output, parts_folder(output), folders.PREDICTIONS]
-    plan = plans.make(
-        path,
-        split=config.split,
-        limit=config.limit,
-        selection=Selection(**config.selection()),
-        exclude=exclude,
-    )
     model = str(config.model if isinstance(config.model, Address) else run)
     shown = str(output if delivery is None else delivery.address)
-    tell("start", {"items": plan.items, "model": model, "output": shown})
-    with called(delivery), executor_of(config) as executor, ExitStack() as stack:
-        if not (executor.local or dry_run):
+    with called(delivery), ExitStack() as stack:
+        if not (delivery is None or dry_run):
+            stack.enter_context(delivery.only_run(tell))
+        plan = plans.make(
+            path,
+            split=config.split,
+            limit=config.limit,
+            selection=Selection(**config.selection()),
+            exclude=exclude,
+        )
+        tell("start", {"items": plan.items, "model": model, "output": shown})
+        executor = stack.enter_context(executor_of(config))
+        if delivery is None and not (executor.local or dry_run):
             stack.enter_context(only_run(output))
         site = executor.ask(partial(jobs.Site.of, config))
         job = jobs.prepare(plan, run, config, output, tell, site=site)

@@ -2,22 +2,25 @@
 
 What lies there counts; what this disk has of it is a copy that saves fetching it again. Everything
 is asked for and written by its name, because listings may be late. Nothing is renamed there, each
-part is one request, and what says that all is there comes last.
+part is one request, and what says that all is there comes last. Who puts something there has
+claimed the output, see :mod:`fashionbatch.remote.claim`.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fashionbatch.address import Address
 from fashionbatch.errors import FashionbatchError, OutputExistsError, RemoteError, UsageError
 from fashionbatch.inference import output as outputs
 from fashionbatch.remote import cache as caches
 from fashionbatch.remote import client
+from fashionbatch.remote.claim import Claim
 from fashionbatch.remote.stores import Object
 from fashionbatch.remote.trouble import MissingError
 from fashionbatch.store import part as parts
@@ -37,6 +40,7 @@ class Delivery:
 
     Attributes:
         output: the same on this disk.
+        claim: on the output.
 
     Raises:
         UsageError: nothing can be written there.
@@ -62,6 +66,21 @@ class Delivery:
         self.output = folder / f"_{name}" if name.startswith(".") else folder / name
         self._folder = outputs.parts_folder(self.output)
         self._parts = address if no_merge else Address(f"{address.url.rstrip('/')}.parts")
+        self.claim = Claim(address, self._parts)
+
+    @contextmanager
+    def only_run(self, tell: Callable[[str, dict[str, Any]], None]) -> Iterator[None]:
+        """Refuses to put what another run is putting there, from this machine or another.
+
+        Args:
+            tell: gets ``("warn", {"text"})`` where that run has died.
+
+        Raises:
+            OutputExistsError: another run is.
+            RemoteError: nothing can be written there.
+        """
+        with self.claim.held(self.output.parent, tell):
+            yield
 
     def fetch(self, count: int, *, restart: bool) -> None:
         """Makes this disk's copy what lies there; with ``restart``, discards what is begun there.
@@ -76,6 +95,7 @@ class Delivery:
         self._names = [_name(number) for number in range(count)]
         begun = [*self._names, parts.ABOUT, outputs.REPLACING]
         if restart:
+            self.claim.confirm()
             # the manifest first: without it the parts are nobody's
             client.remove([self._parts / name for name in (parts_set.MANIFEST, *begun)])
         whole = _there([self.address / parts_set.MANIFEST] if self.no_merge else [self.address])
@@ -137,12 +157,13 @@ class Delivery:
         """What a worker elsewhere puts parts with."""
         said = (self._folder / name for name in (parts.ABOUT, outputs.REPLACING))
         about = {file.name: file.read_bytes() for file in said if file.is_file()}
-        return Dispatch(self._parts, about)
+        return Dispatch(self._parts, about, self.claim)
 
     def finish(self) -> None:
         """Puts what says that all is there.
 
         Raises:
+            LostError: another run has claimed the output.
             RemoteError: it cannot be written.
         """
         made = self.output / parts_set.MANIFEST if self.no_merge else self.output
@@ -152,7 +173,9 @@ class Delivery:
                 "the parts are there; run the command with --no-merge and another -o"
             )
         to = self.address / parts_set.MANIFEST if self.no_merge else self.address
-        client.put(to, made.read_bytes())
+        data = made.read_bytes()
+        self.claim.confirm()
+        client.put(to, data)
 
     def tidy(self, *, keep_parts: bool) -> None:
         """Removes the parts of an output that was merged, unless they are to be kept.
@@ -199,10 +222,11 @@ class Dispatch:
     Args:
         to: the prefix of the parts.
         about: what the parts are of, for messages: names of files and their bytes.
+        claim: of the run on its output.
     """
 
-    def __init__(self, to: Address, about: Mapping[str, bytes]) -> None:
-        self.to, self._about = to, dict(about)
+    def __init__(self, to: Address, about: Mapping[str, bytes], claim: Claim) -> None:
+        self.to, self._about, self._claim = to, dict(about), claim
 
     def commit(self, part: Part) -> None:
         """Puts a part.
@@ -216,8 +240,10 @@ class Dispatch:
         """Puts the bytes of a part, the first time behind what says what it is of.
 
         Raises:
+            LostError: another run has claimed the output.
             RemoteError: it cannot be written.
         """
+        self._claim.confirm()
         while self._about:
             name, said = next(iter(self._about.items()))
             client.put(self.to / name, said)

@@ -53,6 +53,7 @@ def predict(job: Job, tell: Tell, executor: Executor, *, dry_run: bool = False) 
             images.
         SourceError: no image could be used, or too many failed.
         StoppedError: a signal asked for it; what is finished is kept.
+        LostError: another run has taken the output over.
         StoreError: what is on disk is damaged.
     """
     return _Run(job, tell, executor, dry_run=dry_run).predict()
@@ -221,6 +222,8 @@ class _Run:
         stopped = False
         try:
             with interrupts() as asked:
+                if job.delivery is not None:
+                    job.delivery.claim.ends(asked)
                 lending = Lending(
                     pending,
                     stage=Units(ledger, self.tell),
@@ -233,6 +236,8 @@ class _Run:
         except StoppedHere:
             # without a look at the images themselves: whoever stops this may not wait long
             stopped = True
+            if job.delivery is not None:
+                job.delivery.claim.check()
             done = ledger.finished_items(elsewhere=not self.executor.local)
             text = f"{done:,} of {job.plan.items:,} items are finished and kept"
             if not done:

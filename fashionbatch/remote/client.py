@@ -15,7 +15,7 @@ from fashionbatch import files
 from fashionbatch.address import Address
 from fashionbatch.errors import FashionbatchError, UsageError
 from fashionbatch.remote import stores
-from fashionbatch.remote.stores import Listed, Object, Store
+from fashionbatch.remote.stores import Aged, Listed, Object, Store
 from fashionbatch.remote.trouble import Kind, MissingError, Trouble, of_error, told
 
 T = TypeVar("T")
@@ -208,11 +208,56 @@ def put(address: Address, data: bytes) -> None:
     """
 
     async def one(store: Store, to: Address) -> None:
-        await _tried(to, lambda: store.put(to, data), size=len(data))
+        await _tried(to, lambda: store.put(to, data), size=len(data), writes=True)
 
     (made,) = _each(address.scheme, one, [address])
     if isinstance(made, FashionbatchError):
         raise made
+
+
+def replace(address: Address, data: bytes, tag: str) -> str:
+    """Writes an object where nobody else has changed it: of several who try, one does.
+
+    Args:
+        address: of it.
+        data: what it is going to be.
+        tag: of the version that it replaces; empty where nothing may be there.
+
+    Returns:
+        the tag of the new version.
+
+    Raises:
+        ChangedError: another version is there. It can be this very one, if an answer was lost.
+        MissingError: the version that it replaces is gone.
+        RemoteError: it cannot be written.
+        UsageError: nothing is written to such hosts.
+    """
+
+    async def one(store: Store, to: Address) -> str:
+        return await _tried(to, lambda: store.replace(to, data, tag), writes=True)
+
+    (made,) = _each(address.scheme, one, [address])
+    if isinstance(made, FashionbatchError):
+        raise made
+    return made
+
+
+def aged(address: Address) -> Aged:
+    """A small object with its age.
+
+    Raises:
+        MissingError: it is not there.
+        RemoteError: it cannot be had.
+        UsageError: nothing is written to such hosts.
+    """
+
+    async def one(store: Store, to: Address) -> Aged:
+        return await _tried(to, lambda: store.aged(to))
+
+    (made,) = _each(address.scheme, one, [address])
+    if isinstance(made, FashionbatchError):
+        raise made
+    return made
 
 
 def remove(addresses: Sequence[Address]) -> None:
@@ -224,7 +269,7 @@ def remove(addresses: Sequence[Address]) -> None:
     """
 
     async def one(store: Store, address: Address) -> None:
-        await _tried(address, lambda: store.remove(address))
+        await _tried(address, lambda: store.remove(address), writes=True)
 
     for made in _each(addresses[0].scheme, one, addresses) if addresses else ():
         if isinstance(made, FashionbatchError) and not isinstance(made, MissingError):
@@ -267,7 +312,9 @@ async def _part(store: Store, part: Range) -> bytes:
     return await _tried(part.found.address, exact, size=length)
 
 
-async def _tried(address: Address, attempt: Callable[[], Awaitable[T]], *, size: int = 0) -> T:
+async def _tried(
+    address: Address, attempt: Callable[[], Awaitable[T]], *, size: int = 0, writes: bool = False
+) -> T:
     """What an attempt gives, the first or a later one; ``size`` bytes take their time.
 
     Raises:
@@ -289,7 +336,7 @@ async def _tried(address: Address, attempt: Callable[[], Awaitable[T]], *, size:
             trouble = trouble if late else of_error(error)
         pause = min(2 * pause, _LONGEST_PAUSE) * random.uniform(0.75, 1.25)
         if trouble.kind is not Kind.PASSING or time.monotonic() + pause >= end:
-            raise told(trouble, address, patience) from None
+            raise told(trouble, address, patience, writes=writes) from None
         await asyncio.sleep(pause)
 
 

@@ -6,14 +6,19 @@ own ``cat_file`` leaves unseen: a server that ignores ranges, or an object that 
 
 from __future__ import annotations
 
+import json
 import re
 from asyncio import AbstractEventLoop
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import quote
 
 from fashionbatch.address import Address
 from fashionbatch.errors import RemoteError, UsageError
-from fashionbatch.remote.trouble import Kind, Trouble, of_status
+from fashionbatch.remote.trouble import Kind, Trouble, of_status, status_of
 
 _EXTRAS = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "http": ("aiohttp", "http")}
 _RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+)")
@@ -50,6 +55,21 @@ class Listed(NamedTuple):
     tag: str
 
 
+class Aged(NamedTuple):
+    """A small object, whole.
+
+    Attributes:
+        data: of it.
+        tag: see :class:`Object`.
+        age: seconds since it was written, by the host's clock at both ends: the clocks of two
+            machines may differ by more than matters here.
+    """
+
+    data: bytes
+    tag: str
+    age: float
+
+
 class Store(Protocol):
     """A kind of host. All but ``loop`` raise whatever their library raises, or Trouble."""
 
@@ -81,6 +101,17 @@ class Store(Protocol):
         """Writes an object whole, in one request."""
         ...
 
+    async def replace(self, address: Address, data: bytes, tag: str) -> str:
+        """Writes a small object where the version of this tag lies, or nothing for an empty one.
+
+        Returns the new version's tag. Where the host knows no such conditions it writes anyway.
+        """
+        ...
+
+    async def aged(self, address: Address) -> Aged:
+        """A small object with its age."""
+        ...
+
     async def remove(self, address: Address) -> None:
         """Removes an object."""
         ...
@@ -98,7 +129,7 @@ def make(scheme: str, seconds: float) -> Store:
     """
     kind = "http" if scheme == "https" else scheme
     try:
-        return {"s3": S3, "http": Http}.get(kind, Other)(kind, seconds)
+        return _KINDS[kind](kind, seconds)
     except ImportError as error:
         package, extra = _EXTRAS[kind]
         raise RemoteError(
@@ -106,7 +137,7 @@ def make(scheme: str, seconds: float) -> Store:
         ) from None
 
 
-class Other:
+class _Other:
     """A file system of fsspec, by what all of them can do.
 
     Args:
@@ -165,7 +196,7 @@ class Other:
         await self._fs._rm_file(_path(address))
 
 
-class S3(Other):
+class S3(_Other):
     """S3, and what speaks its language."""
 
     def __init__(self, scheme: str, seconds: float) -> None:
@@ -208,6 +239,28 @@ class S3(Other):
         """See :class:`Store`."""
         await self._call("put_object", address, Body=data)
 
+    async def replace(self, address: Address, data: bytes, tag: str) -> str:
+        """See :class:`Store`."""
+        condition = {"IfMatch": tag} if tag else {"IfNoneMatch": "*"}
+        try:
+            answer = await self._call("put_object", address, Body=data, **condition)
+        except Exception as error:
+            status = status_of(error)
+            if status == 409:
+                raise Trouble(Kind.PASSING, "somebody else writes it") from None
+            if status != 501:
+                raise
+            answer = await self._call("put_object", address, Body=data)
+        return str(answer.get("ETag", ""))
+
+    async def aged(self, address: Address) -> Aged:
+        """See :class:`Store`."""
+        answer = await self._call("get_object", address)
+        async with answer["Body"] as body:
+            data: bytes = await body.read()
+        said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        return Aged(data, str(answer.get("ETag", "")), _age(answer["LastModified"], said))
+
     async def remove(self, address: Address) -> None:
         """See :class:`Store`."""
         await self._call("delete_object", address)
@@ -219,7 +272,32 @@ class S3(Other):
         return answer
 
 
-class Http(Other):
+class Gs(_Other):
+    """Google's."""
+
+    async def replace(self, address: Address, data: bytes, tag: str) -> str:
+        """See :class:`Store`; fsspec can create, and not replace a version."""
+        made = await self._fs._call(
+            "POST",
+            f"{self._fs._location}/upload/storage/v1/b/{quote(address.host, safe='')}/o",
+            uploadType="media",
+            name=address.key,
+            ifGenerationMatch=tag or "0",
+            data=data,
+            json_out=True,
+        )
+        return str(made["generation"])
+
+    async def aged(self, address: Address) -> Aged:
+        """See :class:`Store`."""
+        headers, about = await self._fs._call("GET", "b/{}/o/{}", address.host, address.key)
+        found = json.loads(about)
+        data = await self._fs._cat_file(_path(address))
+        written = datetime.fromisoformat(found["updated"])
+        return Aged(data, str(found["generation"]), _age(written, headers.get("Date")))
+
+
+class Http(_Other):
     """Web servers; they list nothing, and nothing is written there."""
 
     def __init__(self, scheme: str, seconds: float) -> None:
@@ -271,6 +349,14 @@ class Http(Other):
         """See :class:`Store`."""
         raise UsageError(f"{address}: nothing is written to web servers: name a path or a bucket")
 
+    async def replace(self, address: Address, data: bytes, tag: str) -> str:
+        """See :class:`Store`."""
+        raise UsageError(f"{address}: nothing is written to web servers: name a path or a bucket")
+
+    async def aged(self, address: Address) -> Aged:
+        """See :class:`Store`."""
+        raise UsageError(f"{address}: nothing is written to web servers")
+
     async def remove(self, address: Address) -> None:
         """See :class:`Store`."""
         raise UsageError(f"{address}: nothing is removed from web servers")
@@ -279,6 +365,9 @@ class Http(Other):
         headers = {"Accept-Encoding": "identity", **({"Range": asked} if asked else {})}
         session = await self._fs.set_session()
         return await session.get(self._fs.encode_url(address.quoted), headers=headers)
+
+
+_KINDS: dict[str, Callable[[str, float], Store]] = {"s3": S3, "gs": Gs, "http": Http}
 
 
 def _path(address: Address) -> str:
@@ -293,6 +382,13 @@ def _folder(address: Address) -> str:
 
 def _version(info: dict[str, Any]) -> str:
     return next((str(info[k]) for k in ("generation", "etag", "mtime") if info.get(k)), "")
+
+
+def _age(written: datetime, said: str | None) -> float:
+    """Seconds from when an object was written until a host has answered, both as the host says."""
+    if said is None:
+        raise Trouble(Kind.FINAL, "it does not say what time it is")
+    return (parsedate_to_datetime(said) - written).total_seconds()
 
 
 def _tag(answer: Any) -> str:

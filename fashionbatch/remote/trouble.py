@@ -100,13 +100,17 @@ def of_error(error: BaseException) -> Trouble:
     """What an exception of a library means."""
     if isinstance(error, Trouble):
         return error
-    status = _status(error)
+    status = status_of(error)
     if status is not None and status >= 300:
         return of_status(status)
     if isinstance(error, FileNotFoundError):
         return Trouble(Kind.MISSING, "it is not there")
     if isinstance(error, PermissionError):
         return Trouble(Kind.FORBIDDEN, "no permission")
+    if isinstance(error, FileExistsError):  # what gcsfs makes of 412
+        return of_status(412)
+    if type(error) is OSError and str(error).startswith("Forbidden: "):  # and of 403
+        return of_status(403)
     name = type(error).__name__
     if name in _NO_CREDENTIALS:
         return Trouble(Kind.FORBIDDEN, "no credentials are set")
@@ -118,28 +122,44 @@ def of_error(error: BaseException) -> Trouble:
     return Trouble(Kind.FINAL, f"the request failed ({name})")
 
 
-def told(trouble: Trouble, address: Address, seconds: float) -> RemoteError:
-    """One line for people: what, where, what to do."""
+def told(
+    trouble: Trouble, address: Address, seconds: float, *, writes: bool = False
+) -> RemoteError:
+    """One line for people: what, where, what to do.
+
+    Args:
+        trouble: that a request met.
+        address: that it was for.
+        seconds: that it had.
+        writes: it was to change something there.
+    """
     reason, what = trouble.reason, "bucket" if address.has_bucket else "host"
     match trouble.kind:
         case Kind.MISSING:
             return MissingError(f"{address} does not exist ({reason}): see how it is written")
         case Kind.FORBIDDEN:
             rights = _RIGHTS.get(address.scheme, "see whether the address needs a user or is old")
+            if writes:
+                who = rights.partition(";")[0]  # nobody may write as nobody
+                return RefusedError(
+                    f"{what} {address.host} does not let {address} be written or removed "
+                    f"({reason}): have that permitted, or {who}; then run the command again"
+                )
             return RefusedError(f"{what} {address.host} refuses {address} ({reason}): {rights}")
         case Kind.CHANGED:
             return ChangedError(
                 f"{address} has changed while it was in use ({reason}): run the command again"
             )
         case Kind.PASSING:
+            came_to = "took nothing for" if writes else "gave nothing of"
             return RemoteError(
-                f"{what} {address.host} gave nothing of {address} within {seconds:.3g} s "
+                f"{what} {address.host} {came_to} {address} within {seconds:.3g} s "
                 f"({reason}): see whether it can be reached, and run the command again"
             )
     return RefusedError(f"{what} {address.host} cannot give {address}: {reason}")
 
 
-def _status(error: BaseException) -> int | None:
+def status_of(error: BaseException) -> int | None:
     """The HTTP status that an exception, or what it was made from, knows."""
     if type(error).__module__.startswith("aiohttp"):
         return None  # of answers that make no sense it says 400, which nobody has answered
@@ -149,4 +169,4 @@ def _status(error: BaseException) -> int | None:
         found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if isinstance(found, int):
         return found
-    return None if error.__cause__ is None else _status(error.__cause__)
+    return None if error.__cause__ is None else status_of(error.__cause__)

@@ -17,7 +17,7 @@ import pytest
 import fashionbatch
 from fashionbatch.remote import client
 from tests.conftest import Photo
-from tests.remote.hosts import Host
+from tests.remote.hosts import Gate, Host
 
 if TYPE_CHECKING:
     from tests.remote.machines import Machines
@@ -90,6 +90,14 @@ def bucket(store: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     for one in made.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
         made.delete_object(Bucket=BUCKET, Key=one["Key"])
     made.delete_bucket(Bucket=BUCKET)
+
+
+@pytest.fixture
+def gate(bucket: Any, store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """The way to the object store, for all but the client of ``bucket``."""
+    with Gate(store) as made:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
+        yield made
 
 
 @pytest.fixture

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
+from urllib.parse import urlsplit
 
 
 @dataclass
@@ -145,3 +148,90 @@ class _Handler(BaseHTTPRequestHandler):
     def _say(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
         self._head(status, len(data), headers or {})
         self.wfile.write(data)
+
+
+class Passed(NamedTuple):
+    """A request that came to a gate: its method and path, and the status of the answer."""
+
+    method: str
+    path: str
+    status: int
+
+
+@dataclass
+class Gate:
+    """A way to the object store, on which requests can be refused.
+
+    Attributes:
+        store: its endpoint.
+        passed: what came by so far.
+        refuse: gets method, path and headers of a request, and says with which status it is
+            refused.
+        ages: by what an object holds, the seconds since it was written: as if it had lain there.
+    """
+
+    store: str
+    passed: list[Passed] = field(default_factory=list)
+    refuse: Callable[[str, str, Mapping[str, str]], int | None] = lambda *request: None
+    ages: dict[bytes, float] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        class Handler(_Passing):
+            pass
+
+        Handler.gate = self
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    @property
+    def url(self) -> str:
+        """Of its own end."""
+        return f"http://127.0.0.1:{self.server.server_address[1]}"
+
+
+class _Passing(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    gate: Gate
+
+    def log_message(self, *about: object) -> None:
+        pass
+
+    def _pass(self) -> None:
+        gate, method, path = self.gate, self.command, self.path.partition("?")[0]
+        sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        status = gate.refuse(method, path, self.headers)
+        headers: list[tuple[str, str]] = []
+        data = b""
+        if status is None:
+            onward = http.client.HTTPConnection(urlsplit(gate.store).netloc, timeout=30)
+            onward.request(method, self.path, sent, dict(self.headers))
+            answer = onward.getresponse()
+            status, data = answer.status, answer.read()
+            left = _OF_THE_WAY if method == "HEAD" else (*_OF_THE_WAY, "content-length")
+            headers = [h for h in answer.getheaders() if h[0].lower() not in left]
+            onward.close()
+            for held, age in gate.ages.items():
+                if method == "GET" and held in data:
+                    written = formatdate(time.time() - age, usegmt=True)
+                    headers = [h for h in headers if h[0].lower() != "last-modified"]
+                    headers.append(("Last-Modified", written))
+        gate.passed.append(Passed(method, path, status))
+        self.send_response_only(status)
+        if method != "HEAD":
+            headers.append(("Content-Length", str(len(data))))
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass
+
+
+#: of an answer: headers that are about the way that it took
+_OF_THE_WAY = ("connection", "transfer-encoding")

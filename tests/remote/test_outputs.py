@@ -17,7 +17,7 @@ import fashionbatch
 from fashionbatch.errors import OutputExistsError, StoreError, UsageError
 from fashionbatch.remote import client
 from tests.remote.conftest import BUCKET
-from tests.remote.hosts import Host
+from tests.remote.hosts import Gate, Host
 
 OUT = f"s3://{BUCKET}/preds/out.h5"
 SET = f"s3://{BUCKET}/preds/set"
@@ -130,6 +130,7 @@ def test_parts(
 def test_killed_runs_go_on_elsewhere(
     no_merge: bool,
     bucket: Any,
+    gate: Gate,
     host: Host,
     data_set: Path,
     trained: Path,
@@ -170,6 +171,11 @@ def test_killed_runs_go_on_elsewhere(
     assert len(done) >= 2 and not {"preds/out.h5", "preds/set/predictions.json"} & set(keys(bucket))
     host.trouble = lambda path, before: None
     another_disk(tmp_path, monkeypatch, "other")
+    with pytest.raises(OutputExistsError, match="the same command takes over in 1"):
+        # which cannot know that it was killed
+        fashionbatch.predict(f"{host.url}/photos", output=output, no_merge=no_merge, **options)
+    (lies,) = [key for key in keys(bucket) if key.endswith("claim.json")]
+    gate.ages[content(bucket, lies)] = 130
     told: dict[str, Any] = {}
     made = fashionbatch.predict(
         f"{host.url}/photos",
