@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fashionbatch.errors import FashionbatchError
 from fashionbatch.interrupt import Interrupt
 
 if TYPE_CHECKING:
-    from fashionbatch.execution.lending import Lending
+    from fashionbatch.execution.lending import Lease, Lending
 
 #: gets (event, values); of workers, what it is given travels between processes
 Tell = Callable[[str, dict[str, Any]], None]
@@ -22,11 +22,11 @@ class Worker:
     A stage gives executors a function that makes one, see :attr:`Lending.worker`.
     """
 
-    def do(self, tasks: Sequence[int], tell: Tell, asked: Interrupt) -> None:
+    def do(self, lease: Lease, tell: Tell, asked: Interrupt) -> None:
         """Does the tasks of a lease, each of them wholly or not at all.
 
         Args:
-            tasks: numbers of the stage's tasks.
+            lease: numbers of the stage's tasks, and what the stage sends with them.
             tell: gets what the stage is to hear of.
             asked: whether somebody wants an end; it ends then, at once.
 
@@ -56,7 +56,7 @@ class Executor:
             def run(self, lending):
                 worker = lending.worker("")
                 while (lease := lending.take(1)) is not None:
-                    worker.do(lease.tasks, lambda e, v: lending.hear(lease, e, v), lending.asked)
+                    worker.do(lease, lambda e, v: lending.hear(lease, e, v), lending.asked)
                     lending.finish(lease)
                 worker.close()
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from fashionbatch.errors import ExecutionError, FashionbatchError
@@ -17,18 +18,33 @@ _EACH = 8
 DEATHS = 3
 
 
+def _given(parcel: Any, tasks: Sequence[int]) -> Any:
+    return parcel
+
+
 @dataclass(eq=False)
 class Lease:
-    """Tasks that a worker has.
+    """Tasks that a worker has; executors hand it over as it is.
 
     Attributes:
         tasks: their numbers, ascending.
+        pack: makes the parcel of them.
         told: what the stage has counted of them since they were lent: it is not counted twice
             where they are done again.
     """
 
     tasks: Sequence[int]
+    pack: Callable[[Sequence[int]], Any] | None = None
     told: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def parcel(self) -> Any:
+        """What the worker needs for them beside what it was made with; ``None`` for nothing."""
+        return None if self.pack is None else self.pack(self.tasks)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # made when it is sent, and not kept by who lends: there may be many workers
+        return Lease, (list(self.tasks), partial(_given, self.parcel))
 
 
 class Stage(Protocol):
@@ -64,6 +80,7 @@ class Lending:
         most: tasks of one lease.
         here: a worker in this process, for an executor that has only one local worker.
         forks: workers may be forked: they need neither a GPU nor threads of this process.
+        pack: makes what goes with the tasks of a lease, see :attr:`Lease.parcel`.
     """
 
     def __init__(
@@ -77,9 +94,11 @@ class Lending:
         most: int = 16,
         here: Worker | None = None,
         forks: bool = False,
+        pack: Callable[[Sequence[int]], Any] | None = None,
     ) -> None:
         self.stage, self.worker, self.asked = stage, worker, asked
         self.places, self.most, self.here, self.forks = tuple(places), most, here, forks
+        self._pack = pack
         self._fresh = deque(sorted(tasks))
         self._again: deque[int] = deque()
         self._out: set[Lease] = set()
@@ -109,13 +128,14 @@ class Lending:
             tasks = [self._again.popleft()]  # one by one: the next death says which it was
         else:
             return None
-        lease = Lease(tasks)
+        lease = Lease(tasks, self._pack)
         self._out.add(lease)
         return lease
 
     def rest(self) -> Lease:
         """All that nobody has, for a worker that is the only one."""
-        lease = Lease([*self._fresh, *self._again])
+        tasks = [*self._fresh, *self._again]
+        lease = Lease(tasks, self._pack)
         self._fresh.clear()
         self._again.clear()
         self._out.add(lease)

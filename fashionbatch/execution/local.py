@@ -19,7 +19,7 @@ class Local(Executor):
         """See :class:`fashionbatch.Executor`."""
         if len(lending.places) == 1 and lending.here is not None:
             lease = lending.rest()
-            lending.here.do(lease.tasks, partial(lending.hear, lease), lending.asked)
+            lending.here.do(lease, partial(lending.hear, lease), lending.asked)
             lending.finish(lease)
             return
         crew = _Crew(lending)
@@ -87,7 +87,7 @@ class _Crew:
             self.idle.add(process)
         else:
             self.idle.discard(process)
-            process.lend(lease.tasks)
+            process.lend(lease)
 
     def _fill(self, place: str) -> None:
         """Has what a lost worker has left done by one that waits, or by a new one."""

@@ -86,6 +86,7 @@ def _lending(
         asked=asked or Interrupt(),
         places=("", ""),
         most=3,
+        pack=trial.pack,
     )
 
 
