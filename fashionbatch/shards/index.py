@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from copy import copy
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import h5py
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from fashionbatch import files
 from fashionbatch.errors import ShardError
 from fashionbatch.shards.ragged import Ragged, Texts
+from fashionbatch.shards.unfailing import Unfailing
 
 UNKNOWN = -1
 EXTENSIONS = ("jpg", "png", "webp", "jpeg")
@@ -318,7 +320,11 @@ class Index:
 
     def save(self, path: Path) -> None:
         """Writes the columns; the same columns make the same bytes."""
-        with files.atomic(path) as temporary, h5py.File(temporary, "w") as file:
+        with (
+            files.atomic(path) as temporary,
+            Unfailing(temporary) as opened,
+            h5py.File(opened, "w") as file,
+        ):
             for name, array in self.to_arrays().items():
                 filled = len(array) > 0
                 file.create_dataset(
@@ -403,7 +409,8 @@ class IndexWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = h5py.File(path, "x")
+        self._opened = Unfailing(path)
+        self._file = h5py.File(self._opened, "w")
         for name, array in Index.of([]).to_arrays().items():
             shape = array.shape[1:]
             self._file.create_dataset(
@@ -418,17 +425,20 @@ class IndexWriter:
     def __enter__(self) -> IndexWriter:
         return self
 
-    def __exit__(self, *about: object) -> None:
-        try:
-            self._file.close()
-        except RuntimeError as error:  # h5py's, where what was to be written does not fit the disk
-            raise OSError(str(error)) from error
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        self._opened.__exit__(kind, error, traceback)
 
     def add(self, index: Index) -> None:
         """Appends rows.
 
         Raises:
-            OSError: they cannot be written; it may be raised at the end only.
+            OSError: they cannot be written; of the last ones it is raised at the end.
         """
         ends = {column: len(self._file[column]) for column in (*_TEXTS, *_RAGGED)}
         for name, array in index.to_arrays().items():
@@ -438,6 +448,7 @@ class IndexWriter:
             start = len(dataset)
             dataset.resize(start + len(array), axis=0)
             dataset[start:] = array + np.uint64(shift) if shift else array
+        self._opened.check()
 
     def relabel(self, table: npt.NDArray[np.int32]) -> None:
         """Gives all rows other labels; see :meth:`Index.relabelled`."""

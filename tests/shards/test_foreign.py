@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +147,25 @@ def test_in_blocks(made: Path, damaged: bool, monkeypatch: pytest.MonkeyPatch) -
     assert (cached(made) is None) == damaged
     kept = [path.suffix for path in (files.cache_folder() / "shards").iterdir()]
     assert sorted(kept) == ([".h5"] if damaged else [".h5", ".json"])
+
+
+@pytest.mark.parametrize("room", [100, 20_000, 300_000])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_cache_without_room(made: Path, room: int, whole: bool) -> None:
+    """What does not fit it is in memory; HDF5 would end the process."""
+    code = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))
+from fashionbatch.shards.read import open_shards
+shards = open_shards({str(made)!r}, whole={whole})
+print([shards.name(row) for row in range(len(shards))])
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    shards = open_shards(made)
+    names = [shards.name(row) for row in range(len(shards))]
+    assert (ran.stdout, ran.stderr) == (f"{names}\n", "")
+    assert not list((files.cache_folder() / "shards").glob(".*.tmp"))
 
 
 def test_without_a_home_nothing_is_kept(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
