@@ -39,7 +39,7 @@ _PUBLIC = {
     "Worker": "fashionbatch.execution.worker",
     "WorkerProcess": "fashionbatch.execution.process",
     "StoppedHere": "fashionbatch.execution.worker",
-    "Lease": "fashionbatch.execution.lending",
+    "Lease": "fashionbatch.execution.lease",
     "Lending": "fashionbatch.execution.lending",
     "Logger": "fashionbatch.training.logger",
     "Regularizer": "fashionbatch.training.regularizer",
@@ -142,7 +142,8 @@ if TYPE_CHECKING:
         verify,
     )
     from fashionbatch.execution.executor import Executor
-    from fashionbatch.execution.lending import Lease, Lending
+    from fashionbatch.execution.lease import Lease
+    from fashionbatch.execution.lending import Lending
     from fashionbatch.execution.process import WorkerProcess
     from fashionbatch.execution.worker import StoppedHere, Worker
     from fashionbatch.explanation.base import Answer, Explained, Photo, Picture, Subject, Visualizer

@@ -27,7 +27,7 @@ class Executor:
             def run(self, lending):
                 worker = lending.worker("")
                 while (lease := lending.take(1)) is not None:
-                    worker.do(lease.tasks, lambda e, v: lending.hear(lease, e, v), lending.asked)
+                    worker.do(lease, lambda e, v: lending.hear(lease, e, v), lending.asked)
                     lending.finish(lease)
                 worker.close()
     """

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fashionbatch.errors import ExecutionError, FashionbatchError
+from fashionbatch.execution.lease import Lease
 from fashionbatch.execution.worker import Worker
 from fashionbatch.interrupt import Interrupt
 
@@ -15,20 +15,6 @@ from fashionbatch.interrupt import Interrupt
 _EACH = 8
 #: workers that a task may cost before it is given up, and a place before its first lease
 DEATHS = 3
-
-
-@dataclass(eq=False)
-class Lease:
-    """Tasks that a worker has.
-
-    Attributes:
-        tasks: their numbers, ascending.
-        told: what the stage has counted of them since they were lent: it is not counted twice
-            where they are done again.
-    """
-
-    tasks: Sequence[int]
-    told: Counter[str] = field(default_factory=Counter)
 
 
 class Stage(Protocol):
@@ -64,6 +50,7 @@ class Lending:
         most: tasks of one lease.
         here: a worker in this process, for an executor that has only one local worker.
         forks: workers may be forked: they need neither a GPU nor threads of this process.
+        pack: makes what goes with the tasks of a lease, see :attr:`Lease.parcel`.
     """
 
     def __init__(
@@ -77,9 +64,11 @@ class Lending:
         most: int = 16,
         here: Worker | None = None,
         forks: bool = False,
+        pack: Callable[[Sequence[int]], Any] | None = None,
     ) -> None:
         self.stage, self.worker, self.asked = stage, worker, asked
         self.places, self.most, self.here, self.forks = tuple(places), most, here, forks
+        self._pack = pack
         self._fresh = deque(sorted(tasks))
         self._again: deque[int] = deque()
         self._out: set[Lease] = set()
@@ -109,13 +98,14 @@ class Lending:
             tasks = [self._again.popleft()]  # one by one: the next death says which it was
         else:
             return None
-        lease = Lease(tasks)
+        lease = Lease(tasks, self._pack)
         self._out.add(lease)
         return lease
 
     def rest(self) -> Lease:
         """All that nobody has, for a worker that is the only one."""
-        lease = Lease([*self._fresh, *self._again])
+        tasks = [*self._fresh, *self._again]
+        lease = Lease(tasks, self._pack)
         self._fresh.clear()
         self._again.clear()
         self._out.add(lease)

@@ -6,7 +6,8 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 
 from fashionbatch.execution.executor import Executor
-from fashionbatch.execution.lending import Lease, Lending
+from fashionbatch.execution.lease import Lease
+from fashionbatch.execution.lending import Lending
 from fashionbatch.execution.process import WorkerProcess
 from fashionbatch.execution.worker import StoppedHere
 
@@ -20,7 +21,7 @@ class Local(Executor):
         """See :class:`fashionbatch.Executor`."""
         if len(lending.places) == 1 and lending.here is not None:
             lease = lending.rest()
-            lending.here.do(lease.tasks, partial(lending.hear, lease), lending.asked)
+            lending.here.do(lease, partial(lending.hear, lease), lending.asked)
             lending.finish(lease)
             return
         crew = _Crew(lending)
@@ -88,7 +89,7 @@ class _Crew:
             self.idle.add(process)
         else:
             self.idle.discard(process)
-            process.lend(lease.tasks)
+            process.lend(lease)
 
     def _fill(self, place: str) -> None:
         """Has what a lost worker has left done by one that waits, or by a new one."""

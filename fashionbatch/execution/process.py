@@ -7,11 +7,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+from fashionbatch.execution.lease import Lease
 from fashionbatch.execution.worker import StoppedHere, Worker, guarded
 from fashionbatch.interrupt import interrupts
 
@@ -40,7 +41,7 @@ class WorkerProcess:
         process = fashionbatch.WorkerProcess(lending.worker, "cpu")
         for event, values in process.events():  # until it is ready
             lending.hear(None, event, values)
-        process.lend(lease.tasks)
+        process.lend(lease)
         for event, values in process.events():
             lending.hear(lease, event, values)
         process.end()
@@ -79,10 +80,10 @@ class WorkerProcess:
             yield told
         raise EOFError("the worker has died")
 
-    def lend(self, tasks: Sequence[int]) -> None:
-        """Gives it a lease; an empty one ends it."""
+    def lend(self, lease: Lease | None) -> None:
+        """Gives it a lease; none ends it."""
         with suppress(OSError):  # it has died: that is heard of by the next look
-            self.connection.send(list(tasks))
+            self.connection.send(lease)
 
     def end(self) -> str:
         """Ends it: it is asked to, then told to, and killed at last.
@@ -100,7 +101,7 @@ class WorkerProcess:
 
     def ask_to_end(self) -> None:
         """Without waiting for it; what it tells until then is still to be heard."""
-        self.lend([])  # if it waits for a lease
+        self.lend(None)  # if it waits for a lease
         if self._process.is_alive():
             self._process.terminate()
 
@@ -129,8 +130,8 @@ def _serve(connection: Connection, make: Callable[[str], Worker], place: str) ->
             threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
             try:
                 tell("ready", {})
-                while tasks := connection.recv():
-                    worker.do(tasks, tell, asked)
+                while (lease := connection.recv()) is not None:
+                    worker.do(lease, tell, asked)
                     tell("ready", {})
             finally:
                 worker.close()

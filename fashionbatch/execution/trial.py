@@ -7,6 +7,7 @@ import signal
 from collections.abc import Sequence
 
 from fashionbatch.errors import UsageError
+from fashionbatch.execution.lease import Lease
 from fashionbatch.execution.worker import Tell, Worker
 from fashionbatch.interrupt import Interrupt
 
@@ -15,7 +16,7 @@ REASON = "so says the worker"
 
 
 class Squares(Worker):
-    """Tells the square of each task.
+    """Tells the square of each task, which takes a number that is sent with it.
 
     Args:
         deadly: a task that kills it.
@@ -25,14 +26,19 @@ class Squares(Worker):
     def __init__(self, deadly: int | None, wrong: int | None) -> None:
         self.deadly, self.wrong = deadly, wrong
 
-    def do(self, tasks: Sequence[int], tell: Tell, asked: Interrupt) -> None:
+    def do(self, lease: Lease, tell: Tell, asked: Interrupt) -> None:
         """See :class:`Worker`."""
-        for task in tasks:
+        for task in lease.tasks:
             if task == self.deadly:
                 os.kill(os.getpid(), signal.SIGKILL)
             if task == self.wrong:
                 raise UsageError(REASON)
-            tell("square", {"of": task, "is": task * task})
+            tell("square", {"of": task, "is": task * lease.parcel[task]})
+
+
+def pack(tasks: Sequence[int]) -> dict[int, int]:
+    """What they need."""
+    return {task: task for task in tasks}
 
 
 def squares(place: str, deadly: int | None = None, wrong: int | None = None) -> Squares:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from fashionbatch.errors import FashionbatchError
+from fashionbatch.execution.lease import Lease
 from fashionbatch.interrupt import Interrupt
 
 #: gets (event, values); of workers, what it is given travels between processes
@@ -18,11 +19,11 @@ class Worker:
     A stage gives executors a function that makes one, see :attr:`Lending.worker`.
     """
 
-    def do(self, tasks: Sequence[int], tell: Tell, asked: Interrupt) -> None:
+    def do(self, lease: Lease, tell: Tell, asked: Interrupt) -> None:
         """Does the tasks of a lease, each of them wholly or not at all.
 
         Args:
-            tasks: numbers of the stage's tasks.
+            lease: numbers of the stage's tasks, and what the stage sends with them.
             tell: gets what the stage is to hear of.
             asked: whether somebody wants an end; it ends then, at once.
 

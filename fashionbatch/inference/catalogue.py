@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from fashionbatch import files
 from fashionbatch.address import Address
 from fashionbatch.errors import ImageError, ShardError, UsageError
 from fashionbatch.shards.read import ShardSet
+from fashionbatch.shards.travel import Parcel
 from fashionbatch.sources import Item
 from fashionbatch.sources.base import from_text, to_text
 from fashionbatch.sources.folder import is_image
@@ -52,7 +53,19 @@ class Catalogue(Protocol):
         ...
 
     def absolute(self) -> Catalogue:
-        """The same for a process that works in another folder."""
+        """The same for a process on another machine, which opens it with :meth:`here`."""
+        ...
+
+    def here(self, stack: ExitStack) -> Catalogue:
+        """The same, opened where this is called; ``stack`` ends what that takes."""
+        ...
+
+    def parcel(self, rows: npt.NDArray[np.int64]) -> Parcel | None:
+        """What is sent to another machine with rows, int64 ``[n]`` and ascending, if anything."""
+        ...
+
+    def unpack(self, parcel: Parcel) -> None:
+        """Takes what :meth:`parcel` gave there."""
         ...
 
 
@@ -110,6 +123,16 @@ class Folder:
     def absolute(self) -> Folder:
         """See :class:`Catalogue`."""
         return Folder(Path(self.root).absolute(), self.names)
+
+    def here(self, stack: ExitStack) -> Folder:
+        """See :class:`Catalogue`."""
+        return self
+
+    def parcel(self, rows: npt.NDArray[np.int64]) -> None:
+        """See :class:`Catalogue`; the names went before."""
+
+    def unpack(self, parcel: Parcel) -> None:
+        """See :class:`Catalogue`."""
 
 
 class Elsewhere(Folder):
@@ -221,3 +244,15 @@ class PackedCatalogue:
     def absolute(self) -> PackedCatalogue:
         """See :class:`Catalogue`."""
         return PackedCatalogue(self.shards.absolute())
+
+    def here(self, stack: ExitStack) -> PackedCatalogue:
+        """See :class:`Catalogue`."""
+        return PackedCatalogue(self.shards.here(stack))
+
+    def parcel(self, rows: npt.NDArray[np.int64]) -> Parcel | None:
+        """See :class:`Catalogue`."""
+        return self.shards.parcel(rows)
+
+    def unpack(self, parcel: Parcel) -> None:
+        """See :class:`Catalogue`."""
+        self.shards.unpack(parcel)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from fashionbatch.models.features import NONE, FeatureTap, try_out
 from fashionbatch.parse import parse_most
 from fashionbatch.pipeline.batches import default_workers
 from fashionbatch.pipeline.pool import Limits, Pool
+from fashionbatch.shards.travel import Parcel
 from fashionbatch.store.merge import ShardEntry
 
 if TYPE_CHECKING:
@@ -158,6 +159,17 @@ class Job:
     def entries(self) -> list[ShardEntry]:
         """What the output says of the units."""
         return [ShardEntry(name=unit.name, count=unit.count) for unit in self.plan.units]
+
+    def parcel(self, numbers: Sequence[int]) -> Parcel | None:
+        """What a worker on another machine needs to know of the images of some units.
+
+        It takes as much memory as these have rows: neighbours that go through the network with
+        them, too.
+        """
+        grid = self.grid
+        rows = [self.plan.units[number].rows for number in numbers]
+        rows += [grid.rows(number) for number in grid.numbers(numbers)]
+        return self.plan.catalogue.parcel(np.unique(np.concatenate(rows)))
 
     def labels(self, unit: Unit) -> npt.NDArray[np.int32]:
         """int32 ``[N]``: of each image of a unit its class, -1 where that is unknown."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -104,8 +105,20 @@ class Plan:
         return self.catalogue.labels(unit.rows, {name: i for i, name in enumerate(classes)})
 
     def absolute(self) -> Plan:
-        """The same for a process that works in another folder."""
+        """The same for a process on another machine, which opens it with :meth:`here`."""
         return replace(self, catalogue=self.catalogue.absolute())
+
+    def here(self, stack: ExitStack) -> Plan:
+        """The same, opened where this is called; itself, where it is open.
+
+        Args:
+            stack: ends what that takes.
+
+        Raises:
+            ShardError: the input is another one than was planned.
+            RemoteError: it cannot be had.
+        """
+        return replace(self, catalogue=self.catalogue.here(stack))
 
     def bounded(self, most: int) -> Plan:
         """The same images in units of at most so many: a part is built in memory.
@@ -304,7 +317,7 @@ def _of_shards(
                     skipped=() if start else tuple(skipped),
                 )
             )
-    own = shards.manifest.index is not None
+    own = shards.is_ours
     return Plan(
         path=shards.path,
         catalogue=PackedCatalogue(shards),

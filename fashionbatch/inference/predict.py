@@ -231,6 +231,7 @@ class _Run:
                     asked=asked,
                     places=job.config.device_names,
                     here=self.worker,
+                    pack=None if self.executor.local else job.parcel,
                 )
                 self.executor.run(lending)
         except StoppedHere:

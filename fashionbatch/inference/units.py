@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fashionbatch.errors import ImageError, SourceError, counted
-from fashionbatch.execution.lending import Lease
+from fashionbatch.execution.lease import Lease
 from fashionbatch.execution.worker import Tell
 from fashionbatch.inference.gathering import Gathering
 from fashionbatch.inference.ledger import Ledger

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from fashionbatch import files
 from fashionbatch.address import Location
 from fashionbatch.config import PredictConfig
 from fashionbatch.errors import ExecutionError
+from fashionbatch.execution.lease import Lease
 from fashionbatch.execution.worker import Tell, Worker
 from fashionbatch.inference import job as jobs
 from fashionbatch.inference.job import Job, Site
@@ -68,8 +69,8 @@ class Recipe:
     def __call__(self, place: str) -> UnitWorker:
         """A worker on a device; ``""`` is the one of the configuration."""
         assert self.engine is not None and self.commit is not None
-        job = self.job(place)
         with ExitStack() as stack:
+            job = self.job(self.plan.here(stack), place)
             # first, because its processes are forked, and engines start threads
             pool = stack.enter_context(job.pool())
             engine = choice.remade(self.engine, job.engine_job()).engine
@@ -88,8 +89,12 @@ class Recipe:
                 owned=stack.pop_all(),
             )
 
-    def job(self, place: str = "") -> Job:
+    def job(self, plan: Plan, place: str = "") -> Job:
         """What is predicted, as it is where this runs.
+
+        Args:
+            plan: of the run; no image is read where it was not opened there.
+            place: see :meth:`__call__`.
 
         Raises:
             ExecutionError: the code, the model or the device is another than the run's.
@@ -103,7 +108,7 @@ class Recipe:
         config = dataclasses.replace(
             self.config, device=place or self.config.device, devices=None, workers=self.workers
         )
-        job = jobs.prepare(self.plan, models.here(self.model), config, self.output, _untold)
+        job = jobs.prepare(plan, models.here(self.model), config, self.output, _untold)
         if files.fingerprint(job.card.to_json()) != files.fingerprint(self.card.to_json()):
             raise ExecutionError(
                 f"the worker finds another model at {self.model} than this run has: all machines "
@@ -124,7 +129,7 @@ class Recipe:
             batches: that are left to do.
             timed: how long a batch takes is wanted in any case.
         """
-        at_work = self.job().engine_job()
+        at_work = self.job(self.plan).engine_job()
         chosen = (
             choice.quickest(at_work, batches, _untold)
             if engine is None
@@ -173,10 +178,12 @@ class UnitWorker(Worker):
             reuse=reuse,
         )
 
-    def do(self, tasks: Sequence[int], tell: Tell, asked: Interrupt) -> None:
+    def do(self, lease: Lease, tell: Tell, asked: Interrupt) -> None:
         """See :class:`fashionbatch.Worker`."""
+        if lease.parcel is not None:
+            self.job.plan.catalogue.unpack(lease.parcel)
         with Writer(self.commit) as writer:
-            self._stream.run(tasks, writer.put, tell, asked)
+            self._stream.run(lease.tasks, writer.put, tell, asked)
 
     def close(self) -> None:
         """See :class:`fashionbatch.Worker`."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fashionbatch import files
@@ -26,6 +29,7 @@ class Mirror:
 
     Attributes:
         folder: on this disk; called like the address, and not removed while this process lives.
+        key: stands for the address and what the file states.
 
     Raises:
         MissingError: there is no such file.
@@ -37,22 +41,42 @@ class Mirror:
     """
 
     def __init__(self, address: Address, lead: str) -> None:
-        self.address = address
         data = client.whole(address / lead, _MOST)
+        self._hold(address, caches.key_of(address.url, lead, files.digest(data)))
+        path = self.folder / lead
         try:
-            self._cache = caches.of_user()
-            key = caches.key_of(address.url, lead, files.digest(data))
-            self.folder = self._cache.hold(key) / address.name
-            self.folder.mkdir(exist_ok=True)
-            path = self.folder / lead
             if not path.is_file() or path.read_bytes() != data:
                 files.write(path, data)
                 self._cache.grown(len(data))
         except OSError as error:
             raise _unkept(error) from error
 
+    @classmethod
+    def of(cls, address: Address, key: str) -> Mirror:
+        """That of another process, perhaps on another machine; nobody is asked for anything.
+
+        Args:
+            address: of the folder.
+            key: the other one's.
+
+        Raises:
+            RemoteError: the cache cannot be written to.
+        """
+        made = cls.__new__(cls)
+        made._hold(address, key)
+        return made
+
+    def _hold(self, address: Address, key: str) -> None:
+        self.address, self.key = address, key
+        try:
+            self._cache = caches.of_user()
+            self.folder = self._cache.hold(key) / address.name
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise _unkept(error) from error
+
     def file(self, name: str, sha256: str) -> Path:
-        """A file with this hash.
+        """A file with this hash. Of several processes that want it, one fetches it.
 
         Raises:
             MissingError: there is none of this name.
@@ -61,14 +85,15 @@ class Mirror:
         """
         path = self.folder / name
         try:
-            if path.is_file() and files.sha256(path) == sha256:
-                return path
-            found = client.look(self.address / name)
-            client.fetch(found, path)
-            self._cache.grown(found.size)
-            if files.sha256(path) == sha256:
-                return path
-            path.unlink()
+            with _alone(self.folder):
+                if path.is_file() and files.sha256(path) == sha256:
+                    return path
+                found = client.look(self.address / name)
+                client.fetch(found, path)
+                self._cache.grown(found.size)
+                if files.sha256(path) == sha256:
+                    return path
+                path.unlink()
         except OSError as error:
             raise _unkept(error) from error
         raise ChangedError(
@@ -93,6 +118,20 @@ class Mirror:
         except OSError as error:
             raise _unkept(error) from error
         self._cache.grown(len(data))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits until no other process fetches anything to a folder."""
+    import fcntl  # Unix only, as the decoding processes are
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # without locks it is fetched twice
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _unkept(error: OSError) -> RemoteError:

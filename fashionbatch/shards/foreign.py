@@ -9,17 +9,20 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from fashionbatch import files
 from fashionbatch.address import Address, Location, name_of
 from fashionbatch.errors import ShardError
-from fashionbatch.shards.index import UNKNOWN, Index, IndexRow
+from fashionbatch.shards.index import UNKNOWN, Index, IndexRow, IndexWriter
 from fashionbatch.shards.manifest import Manifest, ShardRecord
 from fashionbatch.shards.threads import in_order
 from fashionbatch.shards.verification.findings import Tell
@@ -59,7 +62,7 @@ class Foreign:
     objects: tuple[Object, ...] = ()
 
 
-def index_foreign(path: Location) -> Foreign:
+def index_foreign(path: Location, *, whole: bool = True) -> Foreign:
     """Finds the images of a tar file, or of those in a folder; from the cache where it has them.
 
     Labels are the texts or numbers that the samples have, sorted, numbers by value; names, splits
@@ -67,15 +70,17 @@ def index_foreign(path: Location) -> Foreign:
 
     Args:
         path: of the tar file, or of the folder; or the address of tar files, with braces or ``*``.
+        whole: have the index in memory, in place of reading it block by block; it is, too, where
+            there is no room for it in the cache.
 
     Raises:
         MissingError: nothing fits the address.
         RemoteError: the host cannot be reached, or refuses.
     """
     listed = _listed(path)
-    return _cached(path, listed) or _scan_all(
-        path, listed, _STREAMS if isinstance(path, Address) else 1
-    )
+    found = _cached(path, listed, whole=whole)
+    streams = _STREAMS if isinstance(path, Address) else 1
+    return found or _scan_all(path, listed, streams, whole=whole)
 
 
 def cached(path: Location) -> Foreign | None:
@@ -104,9 +109,9 @@ def scan_foreign(
     return _scan_all(path, _listed(path), workers, tell)
 
 
-def _cached(path: Location, listed: Sequence[_Listed]) -> Foreign | None:
+def _cached(path: Location, listed: Sequence[_Listed], *, whole: bool = True) -> Foreign | None:
     stem = _stem(path, listed)
-    found = None if stem is None else _load(stem)
+    found = None if stem is None else _load(stem, whole=whole)
     return None if found is None else replace(found, objects=_objects(listed))
 
 
@@ -115,17 +120,26 @@ def _scan_all(
     listed: Sequence[_Listed],
     workers: int,
     tell: Tell = lambda event, values: None,
+    *,
+    whole: bool = True,
 ) -> Foreign:
     stem = _stem(path, listed)  # before they are read: one that changes meanwhile is read again
-    tell("start", {"bytes": sum(tar.bytes for tar in listed)})
-    scanned = []
-    for one in in_order(_scan, list(enumerate(listed)), workers):
-        tell("progress", {"bytes": one.record.bytes})
-        scanned.append(one)
-    found = _joined(path, scanned)
-    # damage can be a disk's passing fault; a later scan would hide what has rotted since
-    if stem is not None and not found.damaged and _load(stem) is None:
-        _save(stem, found)
+
+    def scanned() -> Iterator[_Scanned]:
+        tell("start", {"bytes": sum(tar.bytes for tar in listed)})
+        for one in in_order(_scan, list(enumerate(listed)), workers):
+            tell("progress", {"bytes": one.record.bytes})
+            yield one
+
+    found = None
+    if stem is not None and not whole:
+        with suppress(OSError):  # no room or no permission: it must fit the memory
+            found = _written(stem, path, scanned())
+    if found is None:
+        found = _joined(path, scanned())
+        # damage can be a disk's passing fault; a later scan would hide what has rotted since
+        if stem is not None and not found.damaged and _load(stem) is None:
+            _save(stem, found)
     return replace(found, objects=_objects(listed))
 
 
@@ -285,50 +299,107 @@ def _reason(name: str, error: ShardError | OSError) -> str:
     return f"{name} cannot be read ({error.strerror or error}): mend it, or leave it out"
 
 
-def _joined(path: Location, scanned: Sequence[_Scanned]) -> Foreign:
-    classes = sorted({label for one in scanned for label in one.labels}, key=by_value)
-    places = {name: i for i, name in enumerate(classes)}
-    index = Index.joined([_relabelled(one, places) for one in scanned])
-    return Foreign(
-        manifest=Manifest(
-            name=name_of(path),
-            classes=tuple(classes),
-            items=len(index),
-            failed=sum(len(one.skipped) for one in scanned),
-            shards=tuple(one.record for one in scanned),
-        ),
-        index=index,
-        damaged={i: one.damaged for i, one in enumerate(scanned) if one.damaged},
-        skipped={i: one.skipped for i, one in enumerate(scanned) if one.skipped},
-        notes={i: one.notes for i, one in enumerate(scanned) if one.notes},
-    )
+class _Gathered:
+    """What is in all files but for the rows, which go somewhere else one file after the other."""
+
+    def __init__(self) -> None:
+        self.scanned: list[_Scanned] = []
+        self._numbers: dict[str, int] = {}
+
+    def rows(self, one: _Scanned) -> Index:
+        """Those of the next file; their labels are numbers of this object's."""
+        numbers = [self._numbers.setdefault(label, len(self._numbers)) for label in one.labels]
+        # label -1, none, takes the last
+        table = np.array([*numbers, UNKNOWN], np.int32)
+        self.scanned.append(replace(one, index=Index.of([]), labels=()))
+        return one.index.relabelled(table)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """All labels, sorted."""
+        return tuple(sorted(self._numbers, key=by_value))
+
+    @property
+    def table(self) -> npt.NDArray[np.int32]:
+        """int32: from this object's numbers to positions in the classes."""
+        places = {name: i for i, name in enumerate(self.classes)}
+        return np.array([*(places[label] for label in self._numbers), UNKNOWN], np.int32)
+
+    @property
+    def damaged(self) -> dict[int, str]:
+        """See :class:`Foreign`."""
+        return {i: one.damaged for i, one in enumerate(self.scanned) if one.damaged}
+
+    def joined(self, path: Location, index: Index) -> Foreign:
+        """All of it."""
+        scanned = self.scanned
+        return Foreign(
+            manifest=Manifest(
+                name=name_of(path),
+                classes=self.classes,
+                items=len(index),
+                failed=sum(len(one.skipped) for one in scanned),
+                shards=tuple(one.record for one in scanned),
+            ),
+            index=index,
+            damaged=self.damaged,
+            skipped={i: one.skipped for i, one in enumerate(scanned) if one.skipped},
+            notes={i: one.notes for i, one in enumerate(scanned) if one.notes},
+        )
 
 
-def _relabelled(one: _Scanned, places: Mapping[str, int]) -> Index:
-    # label -1, none, takes the last
-    numbers = np.array([*(places[label] for label in one.labels), UNKNOWN], np.int32)
-    return one.index.replaced(label=numbers[one.index.label])
+def _joined(path: Location, scanned: Iterable[_Scanned]) -> Foreign:
+    gathered = _Gathered()
+    index = Index.joined([gathered.rows(one) for one in scanned])
+    return gathered.joined(path, index.relabelled(gathered.table))
+
+
+def _written(stem: Path, path: Location, scanned: Iterable[_Scanned]) -> Foreign:
+    """The same with the rows in a file of the cache, in memory that does not grow with them.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    gathered = _Gathered()
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    made = stem.with_name(f"{stem.name}.{secrets.token_hex(4)}.h5")
+    with files.atomic(made) as temporary, IndexWriter(temporary) as writer:
+        for one in scanned:
+            writer.add(gathered.rows(one))
+        writer.relabel(gathered.table)
+    if gathered.damaged:
+        # not to be believed by the next scan, see above; another one may find other rows
+        records = [asdict(one.record) for one in gathered.scanned]
+        stem = stem.with_name(files.fingerprint([stem.name, records]))
+    os.replace(made, stem.with_suffix(".h5"))
+    found = gathered.joined(path, Index.open(stem.with_suffix(".h5")))
+    if not found.damaged:
+        files.write_json(stem.with_suffix(".json"), _about(found))
+    return found
 
 
 def _save(stem: Path, foreign: Foreign) -> None:
-    values = {
+    with suppress(OSError):  # no room or no permission: it is scanned again next time
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        foreign.index.save(stem.with_suffix(".h5"))
+        # last: it says that both are there
+        files.write_json(stem.with_suffix(".json"), _about(foreign))
+
+
+def _about(foreign: Foreign) -> dict[str, Any]:
+    return {
         "manifest": asdict(foreign.manifest),
         "damaged": list(foreign.damaged.items()),
         "skipped": [(n, [asdict(f) for f in v]) for n, v in foreign.skipped.items()],
         "notes": list(foreign.notes.items()),
     }
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        foreign.index.save(stem.with_suffix(".h5"))
-        files.write_json(stem.with_suffix(".json"), values)  # last: it says that both are there
-    except OSError:
-        pass  # no room or no permission: it is scanned again next time
 
 
-def _load(stem: Path) -> Foreign | None:
+def _load(stem: Path, *, whole: bool = True) -> Foreign | None:
     try:
         values: dict[str, Any] = json.loads(stem.with_suffix(".json").read_bytes())
-        index = Index.load(stem.with_suffix(".h5"))
+        file = stem.with_suffix(".h5")
+        index = Index.load(file) if whole else Index.open(file)
         about = values["manifest"]
         about["shards"] = tuple(ShardRecord(**s) for s in about["shards"])
         for name in ("classes", "class_types", "attributes"):

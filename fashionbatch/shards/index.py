@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from copy import copy
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import h5py
@@ -14,6 +17,7 @@ import numpy.typing as npt
 from fashionbatch import files
 from fashionbatch.errors import ShardError
 from fashionbatch.shards.ragged import Ragged, Texts
+from fashionbatch.shards.unfailing import Unfailing
 
 UNKNOWN = -1
 EXTENSIONS = ("jpg", "png", "webp", "jpeg")
@@ -33,12 +37,14 @@ _NUMBERS: Mapping[str, tuple[type[np.generic], tuple[int, ...]]] = {
 }
 _TEXTS = ("key", "name")
 _RAGGED = ("positive", "unknown")
+_COLUMNS = (*_NUMBERS, *_TEXTS, *_RAGGED)
 #: what reading needs: loaded on opening, so that worker processes share it
 _AT_ONCE = ("shard", "offset", "size", "label", "sha256")
 #: rows that are read together of a file that is not loaded whole, and blocks of them that are kept
 _BLOCK = 4096
 _KEPT = 4
 _LOOKED_AT = 1 << 16  # rows at once when a file is opened
+_CHUNK = 1024  # of a file that is written piece by piece
 
 Rows = npt.NDArray[np.int64]
 
@@ -106,30 +112,46 @@ class Index:
         *,
         rows: slice = slice(None),  # of the file
         counts: Rows | None = None,  # rows of each shard, of a file that is read in blocks
+        table: npt.NDArray[np.int32] | None = None,  # what labels of the file stand for
     ) -> None:
         self.__dict__.update(columns)
         self.path = path
-        self._rows, self._counts = rows, counts
+        self._rows, self._counts, self._table = rows, counts, table
         self._blocks: dict[int, Index] = {}
 
     def __len__(self) -> int:
         return len(self.shard) if self._counts is None else int(self._counts.sum())
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_blocks": {}}
+        state = {**self.__dict__, "_blocks": {}}
+        if self._counts is not None:  # columns that somebody wanted as a whole can be read again
+            state = {k: v for k, v in state.items() if k not in _COLUMNS}
+        return state
 
     def __getattr__(self, name: str) -> Any:
         # only called for what is not loaded yet
         path = self.__dict__.get("path")
-        if path is None or name not in (*_NUMBERS, *_TEXTS, *_RAGGED):
+        if path is None or name not in _COLUMNS:
             raise AttributeError(name)
         with _opened(path) as file:
             self._load(file, [name])
         return self.__dict__[name]
 
     def replaced(self, **columns: Any) -> Index:
-        """The same with other columns."""
-        return Index({**self._loaded(), **columns}, self.path, counts=self._counts)
+        """The same with other columns; of one that is not read in blocks."""
+        return Index({**self._loaded(), **columns}, self.path, table=self._table)
+
+    def relabelled(self, table: npt.NDArray[np.int32]) -> Index:
+        """The same with other labels, in memory that does not grow with the items.
+
+        Args:
+            table: int32, the new label of each label there is; -1, none, takes the last.
+        """
+        columns = self._loaded()
+        if "label" in columns:
+            columns["label"] = table[columns["label"]]
+        whole = table if self._table is None else table[self._table]
+        return Index(columns, self.path, rows=self._rows, counts=self._counts, table=whole)
 
     def near(self, row: int) -> tuple[Index, int]:
         """An index that has a row, and the row's place in it.
@@ -145,13 +167,9 @@ class Index:
         number, place = divmod(row, _BLOCK)
         block = self._blocks.get(number)
         if block is None:
-            rows = slice(number * _BLOCK, min((number + 1) * _BLOCK, len(self)))
-            loaded = {k: v[rows] for k, v in self._loaded().items() if k in _NUMBERS}
-            block = Index(loaded, self.path, rows=rows)
-            missing = [column for column in _AT_ONCE if column not in loaded]
-            if missing:
-                with _opened(self.path) as file:
-                    block._load(file, missing)
+            block = self._block(number * _BLOCK, min((number + 1) * _BLOCK, len(self)))
+            with _opened(self.path) as file:
+                block._load(file, _AT_ONCE)
             if len(self._blocks) >= _KEPT:
                 del self._blocks[next(iter(self._blocks))]
             self._blocks[number] = block
@@ -176,9 +194,36 @@ class Index:
             return np.empty((0, *shape), dtype)
         assert self.path is not None
         first = int(rows[0])
-        block = Index({}, self.path, rows=slice(first, int(rows[-1]) + 1))
+        block = self._block(first, int(rows[-1]) + 1)
         array = getattr(block, column)[rows - first]
         return array
+
+    def excerpt(self, rows: Rows) -> Index:
+        """Some rows, whole and in memory, for a process that does not have the file.
+
+        Args:
+            rows: int64 ``[n]``, ascending; what lies between near ones is read with them.
+
+        Raises:
+            ShardError: the file is missing or damaged.
+        """
+        parts = []
+        for run in np.split(rows, np.flatnonzero(np.diff(rows) > _BLOCK) + 1) if len(rows) else ():
+            block, first = self, 0
+            if self._counts is not None:
+                first = int(run[0])
+                block = self._block(first, int(run[-1]) + 1)
+                assert self.path is not None
+                with _opened(self.path) as file:
+                    block._load(file, _COLUMNS)
+            columns: dict[str, Any] = {c: getattr(block, c)[run - first] for c in _NUMBERS}
+            for column in (*_TEXTS, *_RAGGED):
+                columns[column] = getattr(block, column).taking(run - first)
+            parts.append(Index(columns))
+        return Index.joined(parts)
+
+    def _block(self, start: int, stop: int) -> Index:
+        return Index({}, self.path, rows=slice(start, stop), table=self._table)
 
     def per_shard(self, shards: int) -> Rows:
         """int64 ``[S]``: how many rows each shard has, of at least so many shards.
@@ -196,17 +241,24 @@ class Index:
 
     def absolute(self) -> Index:
         """The same for a process that works in another folder."""
-        path = self.path and self.path.absolute()
-        return Index(self._loaded(), path, rows=self._rows, counts=self._counts)
+        made = copy(self)
+        made.path = self.path and self.path.absolute()
+        return made
 
-    def in_memory(self) -> Index:
-        """The same for a process that does not have the file."""
-        whole = Index(self._loaded(), self.path, rows=self._rows)  # which this one does not keep
-        return Index.from_arrays(whole.to_arrays())
+    def here(self, stack: ExitStack) -> Index:
+        """The same where it is to be read, perhaps on another machine than where it was made.
+
+        Args:
+            stack: ends what it needs there.
+
+        Raises:
+            ShardError: what lies at an address is not what was planned with.
+            RemoteError: it cannot be had.
+        """
+        return self
 
     def _loaded(self) -> dict[str, Any]:
-        columns = (*_NUMBERS, *_TEXTS, *_RAGGED)
-        return {name: self.__dict__[name] for name in columns if name in self.__dict__}
+        return {name: self.__dict__[name] for name in _COLUMNS if name in self.__dict__}
 
     def priority(self, rows: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.uint64]:
         """uint64 of each row: a fixed random number, drawn from its name and the seed."""
@@ -268,7 +320,11 @@ class Index:
 
     def save(self, path: Path) -> None:
         """Writes the columns; the same columns make the same bytes."""
-        with files.atomic(path) as temporary, h5py.File(temporary, "w") as file:
+        with (
+            files.atomic(path) as temporary,
+            Unfailing(temporary) as opened,
+            h5py.File(opened, "w") as file,
+        ):
             for name, array in self.to_arrays().items():
                 filled = len(array) > 0
                 file.create_dataset(
@@ -315,6 +371,8 @@ class Index:
                 dtype, shape = _NUMBERS[column]
                 if array.dtype != dtype or array.shape[1:] != shape:
                     raise ValueError(f"{column} is {array.dtype} {array.shape}")
+                if column == "label" and self._table is not None:
+                    array = self._table[array]
                 loaded[column] = array
                 continue
             kind = Texts if column in _TEXTS else Ragged
@@ -339,6 +397,66 @@ class Index:
         return file[column][first : None if whole else last], ends - np.uint64(first)
 
 
+class IndexWriter:
+    """Writes the file of an index piece by piece, where not all of it is to be in memory.
+
+    Args:
+        path: of the file.
+
+    Example:
+        >>> with IndexWriter(Path("index.h5")) as writer:  # doctest: +SKIP
+        ...     writer.add(index)
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._opened = Unfailing(path)
+        self._file = h5py.File(self._opened, "w")
+        for name, array in Index.of([]).to_arrays().items():
+            shape = array.shape[1:]
+            self._file.create_dataset(
+                name,
+                (0, *shape),
+                array.dtype,
+                maxshape=(None, *shape),
+                chunks=(_CHUNK, *shape),
+                fletcher32=True,
+            )
+
+    def __enter__(self) -> IndexWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        self._opened.__exit__(kind, error, traceback)
+
+    def add(self, index: Index) -> None:
+        """Appends rows.
+
+        Raises:
+            OSError: they cannot be written; of the last ones it is raised at the end.
+        """
+        ends = {column: len(self._file[column]) for column in (*_TEXTS, *_RAGGED)}
+        for name, array in index.to_arrays().items():
+            column = name.removesuffix("_end")
+            shift = ends[column] if column != name else 0
+            dataset = self._file[name]
+            start = len(dataset)
+            dataset.resize(start + len(array), axis=0)
+            dataset[start:] = array + np.uint64(shift) if shift else array
+        self._opened.check()
+
+    def relabel(self, table: npt.NDArray[np.int32]) -> None:
+        """Gives all rows other labels; see :meth:`Index.relabelled`."""
+        label = self._file["label"]
+        for start in range(0, len(label), _LOOKED_AT):
+            label[start : start + _LOOKED_AT] = table[label[start : start + _LOOKED_AT]]
+
+
 def _check_order(shard: npt.NDArray[np.uint32], last: int) -> int:
     """The last number; rows are grouped by shard."""
     if len(shard) and (shard[0] < last or (shard[1:] < shard[:-1]).any()):
@@ -361,7 +479,7 @@ class _opened:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.file.close()
-        if isinstance(error, OSError | KeyError | ValueError | TypeError | AttributeError):
+        if isinstance(error, OSError | LookupError | ValueError | TypeError | AttributeError):
             raise _damaged(self.path, error) from error
 
 

@@ -26,6 +26,7 @@ class Opened:
         index: where each item lies.
         damaged: from a shard's number to why it cannot be used.
         objects: the shards, where they lie elsewhere.
+        key: of the copy of its small files, see :class:`fashionbatch.remote.mirror.Mirror`.
     """
 
     folder: Path
@@ -33,6 +34,7 @@ class Opened:
     index: Index
     damaged: Mapping[int, str]
     objects: tuple[Object, ...] = ()
+    key: str = ""
 
 
 def at_path(folder: Path, *, whole: bool = True) -> Opened:
@@ -104,6 +106,7 @@ def at_address(address: Address, *, whole: bool = True) -> Opened:
         index=index,
         damaged=damaged,
         objects=tuple(objects),
+        key=mirror.key,
     )
 
 

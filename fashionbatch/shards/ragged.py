@@ -70,6 +70,17 @@ class Ragged:
         shifts = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
         return items, self.values[np.arange(len(items)) + shifts].astype(np.int64)
 
+    def taking(self, rows: Rows) -> Self:
+        """Some of the rows, int64 ``[n]``, in any order.
+
+        Example:
+            >>> Ragged.of([[3, 5], [], [7]], np.uint16).taking(np.array([2, 0])).values.tolist()
+            [7, 3, 5]
+        """
+        starts, ends = self.spans(rows)
+        values = self.cells(rows)[1].astype(self.values.dtype)
+        return type(self)(values, np.cumsum(ends - starts, dtype=np.uint64))
+
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """int64 ``[N]``."""

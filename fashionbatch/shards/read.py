@@ -7,6 +7,7 @@ import itertools
 import json
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,7 @@ from fashionbatch.shards.manifest import MANIFEST, UNSPLIT, Manifest
 from fashionbatch.shards.opening import Opened, at_address, at_path
 from fashionbatch.shards.select import NO_SPLIT, Selection, choose
 from fashionbatch.shards.shelf import LocalShelf, Place, RemoteShelf, Shelf
+from fashionbatch.shards.travel import Distant, Lent, Parcel
 from fashionbatch.sources import Failure
 from fashionbatch.sources.base import from_text
 from fashionbatch.sources.folder import is_image
@@ -80,6 +82,7 @@ class ShardSet:
         *,
         folder: Path | None = None,
         objects: Sequence[Object] = (),
+        key: str = "",
     ) -> None:
         self.path = path
         self.folder = folder or (path if isinstance(path, Path) else Path())
@@ -88,7 +91,7 @@ class ShardSet:
         self.damaged = damaged or {}
         self.skipped = skipped or {}
         self.notes = notes or {}
-        self._objects = objects
+        self._objects, self._key = objects, key
         self._shelf: Shelf = RemoteShelf(objects) if objects else LocalShelf(self._paths())
 
     def __len__(self) -> int:
@@ -153,15 +156,58 @@ class ShardSet:
             classes=kept,
             class_types=tuple(types[self.classes.index(c)] for c in kept) if types else (),
         )
-        index = self.index.replaced(label=table[self.labels])
-        return self._copy(self.path, manifest, index)
+        return self._copy(self.path, manifest, self.index.relabelled(table))
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether ``shard`` has made it: its index lies beside it, and not in this user's cache."""
+        return self.manifest.index is not None
 
     def absolute(self) -> ShardSet:
-        """The same for a process that works in another folder."""
-        if isinstance(self.path, Path):
-            return self._copy(self.path.absolute(), self.manifest, self.index.absolute())
-        # what was fetched of an address is in the cache of this machine
-        return self._copy(self.path, self.manifest, self.index.in_memory())
+        """The same for a process on another machine, which opens it with :meth:`here`.
+
+        It takes no memory for the items: of tar files made elsewhere a process is sent the rows
+        that it is to work on, see :meth:`parcel`.
+        """
+        record, shards = self.manifest.index, len(self.manifest.shards)
+        if record is None:
+            index: Index = Lent(self.index.per_shard(shards))
+        elif isinstance(self.path, Path):
+            index = self.index.absolute()
+        else:
+            index = Distant(self.index, self.path, self._key, record)
+        path = self.path.absolute() if isinstance(self.path, Path) else self.path
+        made = self._copy(path, self.manifest, index)
+        made.skipped, made.notes = {}, {}  # which have been told where it was opened
+        return made
+
+    def here(self, stack: ExitStack) -> ShardSet:
+        """The same, opened where this is called; itself, where it is open.
+
+        Args:
+            stack: ends what that takes.
+
+        Raises:
+            ShardError: the data set is another one than when it was planned with.
+            RemoteError: its index cannot be had.
+        """
+        index = self.index.here(stack)
+        return self if index is self.index else self._copy(self.path, self.manifest, index)
+
+    def parcel(self, rows: Rows) -> Parcel | None:
+        """What a process on another machine needs of the index for these rows, int64 ``[n]``.
+
+        ``None`` where it opens the index itself. The rows are ascending.
+
+        Raises:
+            ShardError: the index is damaged.
+        """
+        return None if self.is_ours else Parcel.of(self.index, rows)
+
+    def unpack(self, parcel: Parcel) -> None:
+        """Takes what :meth:`parcel` gave; of the rows of before nothing is known any more."""
+        assert isinstance(self.index, Lent)
+        self.index.unpack(parcel)
 
     def _copy(self, path: Location, manifest: Manifest, index: Index) -> ShardSet:
         return ShardSet(
@@ -173,6 +219,7 @@ class ShardSet:
             self.notes,
             folder=self.folder.absolute(),
             objects=self._objects,
+            key=self._key,
         )
 
     def spans(self, split: str | None = None) -> list[range]:
@@ -357,8 +404,8 @@ def open_shards(path: str | Location, *, strict: bool = True, whole: bool = True
         path: a folder, or a tar file; or an address of either, or of tar files:
             ``s3://bucket/train-{000..099}.tar``, ``s3://bucket/*.tar``.
         strict: a damaged shard is an error; otherwise it is listed in ``damaged``.
-        whole: have the index in memory, which images in random order want; otherwise a data set of
-            ours is read block by block, in memory that does not grow with it.
+        whole: have the index in memory, which images in random order want; otherwise it is read
+            block by block, in memory that does not grow with it.
 
     Raises:
         UsageError: nothing lies there, or it is an address of a kind that is not read.
@@ -393,21 +440,21 @@ def _open_local(path: Path, *, whole: bool) -> ShardSet:
         )
     if (path / MANIFEST).exists():
         return _own(path, at_path(path, whole=whole))
-    return _foreign(path)
+    return _foreign(path, whole=whole)
 
 
 def _open_remote(address: Address, *, whole: bool) -> ShardSet:
     from fashionbatch.remote.trouble import MissingError
 
     if address.is_pattern or address.path.endswith(".tar"):
-        return _foreign(address)
+        return _foreign(address, whole=whole)
     try:
         return _own(address, at_address(address, whole=whole))
     except MissingError:
         if not address.has_bucket:
             raise
     try:
-        return _foreign(address / "*.tar")
+        return _foreign(address / "*.tar", whole=whole)
     except MissingError:
         raise ShardError(
             f"{address} holds no shards (no {MANIFEST}, no *.tar): see how it is written, or "
@@ -423,11 +470,12 @@ def _own(where: Location, opened: Opened) -> ShardSet:
         opened.damaged,
         folder=opened.folder,
         objects=opened.objects,
+        key=opened.key,
     )
 
 
-def _foreign(where: Location) -> ShardSet:
-    found = index_foreign(where)
+def _foreign(where: Location, *, whole: bool) -> ShardSet:
+    found = index_foreign(where, whole=whole)
     return ShardSet(
         where,
         found.manifest,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fashionbatch.errors import SourceError
-from fashionbatch.execution.lending import Lease
+from fashionbatch.execution.lease import Lease
 from fashionbatch.execution.worker import StoppedHere, Tell, Worker
 from fashionbatch.interrupt import Interrupt
 from fashionbatch.shards.pack import Packed, Packer
@@ -25,9 +25,9 @@ class PackWorker(Worker):
     def __init__(self, packer: Packer, tasks: Sequence[ShardTask]) -> None:
         self.packer, self.tasks = packer, tasks
 
-    def do(self, tasks: Sequence[int], tell: Tell, asked: Interrupt) -> None:
+    def do(self, lease: Lease, tell: Tell, asked: Interrupt) -> None:
         """See :class:`fashionbatch.Worker`."""
-        for number in tasks:
+        for number in lease.tasks:
             if asked:
                 raise StoppedHere
             try:

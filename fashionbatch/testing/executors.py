@@ -11,7 +11,8 @@ from typing import Any
 from fashionbatch.errors import FashionbatchError
 from fashionbatch.execution import trial
 from fashionbatch.execution.executor import Executor
-from fashionbatch.execution.lending import DEATHS, Lease, Lending
+from fashionbatch.execution.lease import Lease
+from fashionbatch.execution.lending import DEATHS, Lending
 from fashionbatch.execution.worker import StoppedHere
 from fashionbatch.interrupt import Interrupt
 from fashionbatch.specs import ExecutorSpec
@@ -87,6 +88,7 @@ def _lending(
         asked=asked or Interrupt(),
         places=("", ""),
         most=3,
+        pack=trial.pack,
     )
 
 

@@ -94,9 +94,7 @@ class Landmarks:
                 f"--augment {augment} moves landmarks nobody knows where: choose one of "
                 f"{', '.join(FOLLOWED)}, or leave the regularizer out that needs landmarks"
             )
-        if self.shards.manifest.index is None or not any(
-            self._stated(row) for row in rows.tolist()
-        ):
+        if not self.shards.is_ours or not any(self._stated(row) for row in rows.tolist()):
             raise UsageError(
                 f"{self.shards.path} has no landmarks to train with: leave the regularizer out "
                 "that needs them, or name a data set that has some, such as DeepFashion's"

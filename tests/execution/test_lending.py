@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,6 +81,21 @@ def test_what_was_finished_of_a_lost_lease_is_not_lent_again():
     assert not lent.over
     lent.lose(lease, "gone")
     assert lent.over
+
+
+def test_what_goes_with_a_lease_is_made_when_it_is_sent():
+    """And passed on as it is by who has it: whoever lends to many workers keeps nothing of it."""
+    made = []
+
+    def pack(tasks):
+        made.append(list(tasks))
+        return {task: str(task) for task in tasks}
+
+    lease = lending(3, Stage(), most=3, pack=pack).take(1)
+    assert not made
+    there = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(lease))))
+    assert (there.tasks, there.parcel) == ([0], {0: "0"}) and made == [[0]]
+    assert lending(1, Stage()).take(1).parcel is None
 
 
 def test_workers_that_never_become_ready_end_the_work():

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fashionbatch.execution.lease import Lease
 from fashionbatch.execution.process import WorkerProcess
-from fashionbatch.execution.trial import squares
+from fashionbatch.execution.trial import pack, squares
 
 
 def test_death_before_it_is_ready_is_seen():
@@ -67,6 +68,6 @@ def test_a_lease_is_done_and_told():
     """Event by event, until it is ready for the next."""
     process = WorkerProcess(squares)
     assert [event for event, _ in process.events()] == ["process"]
-    process.lend([2, 5])
+    process.lend(Lease([2, 5], pack))
     assert [values["is"] for _, values in process.events()] == [4, 25]
     assert process.end().startswith("exit code")

@@ -107,7 +107,7 @@ class Apart(fashionbatch.Executor):
                 lease = lending.take(1)
                 if lease is None:
                     return
-                process.lend(lease.tasks)
+                process.lend(lease)
                 for event, values in process.events():
                     lending.hear(lease, event, values)
                 lending.finish(lease)

@@ -71,6 +71,36 @@ def test_nothing_in_common_but_the_store(
     assert not list(cache.rglob("part-*"))
 
 
+@pytest.mark.slow(seconds=20)
+@pytest.mark.parametrize("there", [True, False])
+def test_tar_files_made_elsewhere(
+    there: bool,
+    run: Any,
+    machines: Machines,
+    upload: Any,
+    bucket: Any,
+    data_set: Path,
+    trained: Path,
+    tmp_path: Path,
+) -> None:
+    """Each lease brings its rows, and those of neighbours in the same batches.
+
+    Also where machines share a disk: the index is in the cache of the one that plans.
+    """
+    (data_set / "dataset.json").unlink()
+    (data_set / "val-000000.tar").write_bytes(b"<html>not a tar file</html>" * 50)
+    upload(data_set, "photos")
+    source = f"s3://{BUCKET}/photos/*.tar" if there else data_set
+    output = tmp_path / "here.h5"
+    fashionbatch.predict(source, model=trained, output=output, **GIVEN)
+    before = output.read_bytes()
+    output.unlink()
+    run(Apart(machines), source, model=trained, output=output)
+    assert output.read_bytes() == before
+    with fashionbatch.open_predictions(output) as found:
+        assert len(found) > 12 and len(found.failures) == 1
+
+
 def test_another_model_at_the_worker(
     run: Any, machines: Machines, bucket: Any, upload: Any, packed: Path, trained: Path
 ) -> None:

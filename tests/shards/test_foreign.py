@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fashionbatch import files
@@ -119,6 +122,50 @@ def test_damage_is_not_kept(made: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(module, "scan", scan)
     assert len(open_shards(made)) == 4
     assert cached(made) is not None
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_in_blocks(made: Path, damaged: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in memory, the first time and from the cache; of damaged ones there is none."""
+    if damaged:
+        (made / "train/x.tar").write_bytes(b"<html>not a tar file</html>" * 50)
+    whole = open_shards(made, strict=False)
+    shutil.rmtree(files.cache_folder() / "shards", ignore_errors=True)
+    scanned = count_scans(monkeypatch)
+    for _ in range(2):
+        shards = open_shards(made, strict=False, whole=False)
+        assert not shards.index._loaded()
+        assert (shards.manifest, shards.damaged, shards.skipped, shards.notes) == (
+            whole.manifest, whole.damaged, whole.skipped, whole.notes,
+        )  # fmt: skip
+        for row in range(len(whole)):
+            assert (shards.name(row), shards.key(row)) == (whole.name(row), whole.key(row))
+            assert shards.read(row) == whole.read(row)
+        rows = np.arange(len(whole))
+        assert shards.index.take("label", rows).tolist() == whole.labels.tolist()
+    assert len(scanned) == (6 if damaged else 3)
+    assert (cached(made) is None) == damaged
+    kept = [path.suffix for path in (files.cache_folder() / "shards").iterdir()]
+    assert sorted(kept) == ([".h5"] if damaged else [".h5", ".json"])
+
+
+@pytest.mark.parametrize("room", [100, 20_000, 300_000])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_cache_without_room(made: Path, room: int, whole: bool) -> None:
+    """What does not fit it is in memory; HDF5 would end the process."""
+    code = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))
+from fashionbatch.shards.read import open_shards
+shards = open_shards({str(made)!r}, whole={whole})
+print([shards.name(row) for row in range(len(shards))])
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    shards = open_shards(made)
+    names = [shards.name(row) for row in range(len(shards))]
+    assert (ran.stdout, ran.stderr) == (f"{names}\n", "")
+    assert not list((files.cache_folder() / "shards").glob(".*.tmp"))
 
 
 def test_without_a_home_nothing_is_kept(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

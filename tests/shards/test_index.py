@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import h5py
@@ -14,8 +16,9 @@ from hypothesis import strategies as st
 from fashionbatch.errors import ShardError
 from fashionbatch.inference import plan as plans
 from fashionbatch.shards import index as indexes
-from fashionbatch.shards.index import Index, IndexRow
+from fashionbatch.shards.index import Index, IndexRow, IndexWriter
 from fashionbatch.shards.read import open_shards
+from fashionbatch.shards.travel import Lent, Parcel
 
 NUMBERS = ("shard", "offset", "size", "label", "sha256", "width", "box", "group")
 
@@ -62,31 +65,68 @@ def test_a_block_says_what_the_whole_says(tmp_path, monkeypatch, rows, block, or
     some = np.array(sorted(numbers[: len(numbers) // 2]), np.int64)
     for column in NUMBERS:
         assert np.array_equal(opened.take(column, some), whole.take(column, some))
+    for held in (opened, whole):
+        excerpt = held.excerpt(some)
+        for name, array in whole.excerpt(some).to_arrays().items():
+            assert np.array_equal(excerpt.to_arrays()[name], array)
+        for place, number in enumerate(some.tolist()):
+            assert excerpt.name[place] == whole.name[number]
+            assert excerpt.size[place] == whole.size[number]
+            assert excerpt.unknown[place].tolist() == whole.unknown[number].tolist()
     assert not opened._loaded()  # no column as a whole
     assert whole.near(0) == (whole, 0)
 
 
-def test_what_was_replaced_holds_in_blocks_too(tmp_path: Path) -> None:
-    """As labels of another vocabulary do."""
+@pytest.mark.parametrize("open_it", [Index.open, Index.load])
+def test_other_labels(tmp_path: Path, open_it: Callable[[Path], Index]) -> None:
+    """One after the other, of a block, some rows, an excerpt, and what another process gets."""
     Index.of([row(n, 0, "x") for n in range(9)]).save(tmp_path / "index.h5")
-    other = Index.open(tmp_path / "index.h5").replaced(label=np.arange(9, dtype=np.int32) + 40)
-    near, place = other.near(5)
-    assert near.label[place] == 45 and near.size[place] == 6
-    assert other.take("label", np.array([2, 7])).tolist() == [42, 47]
+    found = open_it(tmp_path / "index.h5").relabelled(np.array([5, 6, -1], np.int32))
+    other = found.relabelled(np.array([9, 9, 9, 9, 9, 70, 80, -1], np.int32))
+    for index in (other, pickle.loads(pickle.dumps(other)), other.absolute()):
+        assert [index.near(n)[0].label[index.near(n)[1]] for n in range(3)] == [-1, 70, 80]
+        assert index.take("label", np.array([2, 7])).tolist() == [80, 70]
+        assert index.excerpt(np.array([0, 5])).label.tolist() == [-1, 80]
+        assert index.label.tolist() == [-1, 70, 80] * 3
+    assert found.label.tolist() == [-1, 5, 6] * 3
 
 
-def test_for_a_process_without_the_file(tmp_path: Path) -> None:
-    """Everything goes along; the one that was opened keeps none of it, and is read on."""
-    path = tmp_path / "index.h5"
-    Index.of([row(n, 0, f"{n}") for n in range(9)]).save(path)
-    opened = Index.open(path).replaced(label=np.arange(9, dtype=np.int32) + 40)
-    near, place = opened.in_memory().near(5)
-    assert set(opened._loaded()) == {"label"}
-    assert opened.near(5)[0].size[5] == 6
-    path.unlink()
-    assert (
-        near.label[place] == 45 and near.name[place] == "5" and near.positive[place].tolist() == [0]
-    )
+def test_written_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The columns of what was written at once."""
+    monkeypatch.setattr(indexes, "_LOOKED_AT", 7)
+    pieces = [[row(n, s, f"{s}/{n}") for n in range(s, s + 5)] for s in range(5)]
+    with IndexWriter(tmp_path / "index.h5") as writer:
+        for piece in [*pieces, []]:
+            writer.add(Index.of(piece))
+        writer.relabel(np.array([7, 8, -1], np.int32))
+    whole = Index.of([each for piece in pieces for each in piece])
+    expected = whole.relabelled(np.array([7, 8, -1], np.int32)).to_arrays()
+    for open_it in (Index.open, Index.load):
+        made = open_it(tmp_path / "index.h5").to_arrays()
+        assert {n: (a.dtype, a.tolist()) for n, a in made.items()} == {
+            n: (a.dtype, a.tolist()) for n, a in expected.items()
+        }
+
+
+def test_rows_that_were_sent(tmp_path: Path) -> None:
+    """All processes have the last ones, also those that were there before; and no others."""
+    whole = Index.of([row(n, n // 50, f"{n}") for n in range(150)])
+    with ExitStack() as stack:
+        lent = Lent(whole.per_shard(3)).here(stack)
+        assert isinstance(lent, Lent) and lent._folder is not None
+        elsewhere = pickle.loads(pickle.dumps(lent))
+        for rows in ([3, 4, 90], [4, 149], [], [0]):
+            lent.unpack(Parcel.of(whole, np.array(rows, np.int64)))
+            for index in (lent, elsewhere):
+                for number in rows:
+                    near, place = index.near(number)
+                    assert (near.name[place], near.size[place]) == (f"{number}", number + 1)
+                sizes = index.take("size", np.array(rows, np.int64))
+                assert sizes.tolist() == [n + 1 for n in rows]
+        with pytest.raises(LookupError, match="row 149 was not sent"):
+            elsewhere.near(149)
+        assert len(lent) == 150 and lent.per_shard(3).tolist() == [50, 50, 50]
+    assert not lent._folder.exists()
 
 
 def test_columns_that_are_loaded_all_the_same(tmp_path: Path) -> None:

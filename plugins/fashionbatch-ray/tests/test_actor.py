@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -25,8 +24,8 @@ OTHERS = st.tuples(st.sampled_from(["failed", "warn"]), st.fixed_dictionaries({}
 class Echo(fashionbatch.Worker):
     """Tells what it is given; 13 kills it."""
 
-    def do(self, tasks: Sequence[int], tell: Any, asked: Any) -> None:
-        for task in tasks:
+    def do(self, lease: fashionbatch.Lease, tell: Any, asked: Any) -> None:
+        for task in lease.tasks:
             if task == 13:
                 os.kill(os.getpid(), signal.SIGKILL)
             tell("progress", {"items": task})
@@ -40,8 +39,9 @@ def test_does_leases_and_says_how_its_worker_ended() -> None:
     actor = Actor()
     prepared = actor.prepare(fashionbatch.__version__, cloudpickle.dumps(make), "cpu")
     assert [event for event, _ in chain(*prepared)] == ["process"]
-    assert list(chain(*actor.do([1, 2, 5]))) == [("progress", {"items": 8})]
-    assert list(chain(*actor.do([3, 13])))[-1] == ("dead", {"why": "exit code -9"})
+    did, died = (list(chain(*actor.do(fashionbatch.Lease(t)))) for t in ([1, 2, 5], [3, 13]))
+    assert did == [("progress", {"items": 8})]
+    assert died[-1] == ("dead", {"why": "exit code -9"})
 
 
 def test_another_version_is_refused_before_anything_is_read() -> None:

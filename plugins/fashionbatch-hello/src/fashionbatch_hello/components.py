@@ -152,7 +152,7 @@ class HelloAlone(fashionbatch.Executor):
                     lending.hear(lease, event, values)
                 lending.ready(process.place)
                 while (lease := lending.take(1)) is not None:
-                    process.lend(lease.tasks)
+                    process.lend(lease)
                     for event, values in process.events():
                         lending.hear(lease, event, values)
                     lending.finish(lease)

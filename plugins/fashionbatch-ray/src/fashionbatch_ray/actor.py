@@ -43,10 +43,10 @@ class Actor:
         self._process = fashionbatch.WorkerProcess(partial(made, version, worker), place)
         yield from self._gathered()
 
-    def do(self, tasks: Sequence[int]) -> Iterator[list[Event]]:
+    def do(self, lease: fashionbatch.Lease) -> Iterator[list[Event]]:
         """Has the tasks of a lease done; yields as :meth:`prepare`."""
         assert self._process is not None
-        self._process.lend(tasks)
+        self._process.lend(lease)
         yield from self._gathered()
 
     def end(self) -> None:

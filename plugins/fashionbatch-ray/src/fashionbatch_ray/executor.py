@@ -288,7 +288,7 @@ class _Crew:
         if lease is None:  # nothing to do until another one dies
             self.idle.append(actor)
             return
-        generator = actor.do.options(num_returns="streaming").remote(list(lease.tasks))
+        generator = actor.do.options(num_returns="streaming").remote(lease)
         self.actors[generator] = actor, lease
 
 
