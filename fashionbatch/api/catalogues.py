@@ -22,7 +22,7 @@ def shard(source: str | Location, *, tell: Tell = silent, **options: Any) -> dic
 
     Args:
         source: a folder of photographs, a table of them, DeepFashion, IDX files, tar files; or the
-            address of a folder of photographs on an object store.
+            address of a table, or of a folder of photographs on an object store.
         tell: gets the events of :func:`fashionbatch.shards.write.write`.
         options: the fields of :class:`fashionbatch.config.ShardConfig`, such as ``output``.
 
@@ -44,6 +44,7 @@ def shard(source: str | Location, *, tell: Tell = silent, **options: Any) -> dic
     from fashionbatch.shards import write
     from fashionbatch.shards.select import Selection
     from fashionbatch.sources import find_source
+    from fashionbatch.sources.table import is_table
 
     ingest = Ingest(
         check=config.check,
@@ -53,7 +54,7 @@ def shard(source: str | Location, *, tell: Tell = silent, **options: Any) -> dic
     )
     source_name, source_options = config.source()
     name = _name(path)
-    is_file = isinstance(path, Path) and path.is_file()
+    is_file = is_table(path) or (isinstance(path, Path) and path.is_file())
     output = config.output or folders.SHARDS / (Path(name).stem if is_file else name)
     if output.name in ("", ".."):
         raise UsageError(f"-o {output}: name a folder to make")

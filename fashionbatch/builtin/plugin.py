@@ -242,7 +242,7 @@ def fashionbatch_sources() -> Iterator[SourceSpec]:
             summary=summary,
             detect=f"{sources}.{module}:{detect}",
             generic=name == "folder",
-            addresses=name == "folder",
+            addresses=name in ("folder", "table"),
         )
     yield SourceSpec(
         name="dataset",

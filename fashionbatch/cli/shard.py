@@ -43,7 +43,7 @@ def shard(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="Folder, table, or tar files; or URL of a folder on a store."
+            metavar="SOURCE", help="Folder, table, or tar files; or URL of a folder or table."
         ),
     ],
     json: Json = False,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,7 @@ from fashionbatch.evaluation.datasets import rows_by_name, types_of
 from fashionbatch.shards.manifest import MANIFEST, is_ours
 from fashionbatch.shards.read import ShardSet, open_shards
 from fashionbatch.sources import Failure
-from fashionbatch.sources.table import TableSource
+from fashionbatch.sources.table import TableSource, is_table
 from fashionbatch.store.reader import Predictions
 
 
@@ -39,8 +38,10 @@ class Truth:
     class_types: Mapping[str, str] = field(default_factory=dict)
 
 
-def named(config: LabelledConfig) -> ShardSet | Path | None:
+def named(config: LabelledConfig) -> ShardSet | Location | None:
     """What the user names with ``--labels``: a packed data set, or else a table.
+
+    Either may be an address, whose name says which it is.
 
     Raises:
         UsageError: it is a folder of something else, or an option of tables goes with a data set.
@@ -48,7 +49,7 @@ def named(config: LabelledConfig) -> ShardSet | Path | None:
     """
     path = config.labels
     if isinstance(path, Address):
-        return _data_set(path, config)
+        return path if is_table(path) else _data_set(path, config)
     if path is None or not path.is_dir():
         return path
     if not is_ours(path):
@@ -65,7 +66,9 @@ def _data_set(path: Location, config: LabelledConfig) -> ShardSet:
     return open_shards(path, strict=False)
 
 
-def of(predictions: Predictions, labels: ShardSet | Path | None, config: LabelledConfig) -> Truth:
+def of(
+    predictions: Predictions, labels: ShardSet | Location | None, config: LabelledConfig
+) -> Truth:
     """What is known of the classes of the rows.
 
     Args:
@@ -116,7 +119,7 @@ def of_data_set(predictions: Predictions, shards: ShardSet) -> Truth:
 
 def of_table(
     predictions: Predictions,
-    path: Path,
+    path: Location,
     *,
     image_column: str | None = None,
     label_column: str | None = None,
@@ -127,7 +130,8 @@ def of_table(
 
     Args:
         predictions: the file.
-        path: of a CSV, TSV or Parquet file; see :class:`fashionbatch.sources.table.TableSource`.
+        path: of a CSV, TSV or Parquet file, or its address; see
+            :class:`fashionbatch.sources.table.TableSource`.
         image_column: with the names of items; guessed by default.
         label_column: with their classes; guessed by default. Without one, the labels are those of
             the file.

@@ -58,7 +58,7 @@ def find_source(path: Location, name: str | None = None) -> registry.Component:
     if not able:
         advice = "name a folder of photographs"
         if elsewhere:
-            advice += " on an object store, or pack a table of this disk that holds addresses"
+            advice += " on an object store, or a table (.csv, .tsv, .parquet)"
         raise SourceError(
             f"{path} is not a catalogue that an installed source reads "
             f"({', '.join(c.spec.name for c in known)}): {advice}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import posixpath
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,8 +45,10 @@ USUAL: Mapping[str, tuple[str, ...]] = {
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".JPEG", ".PNG", ".WEBP")
 
 
-def is_table(path: Path) -> bool:
-    """Whether this source can read what lies at ``path``."""
+def is_table(path: Location) -> bool:
+    """Whether this source can read what lies at ``path``; of an address its name says so."""
+    if isinstance(path, Address):
+        return not path.is_pattern and posixpath.splitext(path.path)[1].lower() in SUFFIXES
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
@@ -79,9 +82,10 @@ class TableSource(Source):
     ``.jpeg``, ``.png`` and ``.webp`` are tried. An item's name is that path, its line the one that
     its row starts in; the first row of a Parquet file counts as line 2. In place of a path there
     may be an address, whole, whose query is no part of the name; and so may the ``root`` be one.
+    At an address no extensions are tried.
 
     Args:
-        path: of the table. Parquet needs pyarrow.
+        path: of the table, or its address. Parquet needs pyarrow.
         image_column: name of the column with the image's path.
         label_column: of the one with the class; an empty field is no label.
         split_column: of the one with ``train``, ``val`` or ``test``, or another usual name of
@@ -93,6 +97,7 @@ class TableSource(Source):
     Raises:
         UsageError: there is no such file, folder or column, or pyarrow is missing.
         SourceError: the table has no header, or two columns of the same name.
+        RemoteError: what lies at the address cannot be had.
 
     Example:
         >>> TableSource(Path("catalog.csv"), label_column="article").items()  # doctest: +SKIP
@@ -100,7 +105,7 @@ class TableSource(Source):
 
     def __init__(
         self,
-        path: Path,
+        path: Location,
         *,
         image_column: str | None = None,
         label_column: str | None = None,
@@ -108,9 +113,7 @@ class TableSource(Source):
         type_column: str | None = None,
         root: Location | str | None = None,
     ) -> None:
-        if not path.is_file():
-            raise UsageError(f"{path} is not a file: name a table (.csv, .tsv or .parquet)")
-        self.path = path
+        self.path, self._copy = path, _copy(path)
         self.root = path.parent if root is None else located(root)
         self._below = f"{self.root}/"
         if isinstance(self.root, Path):
@@ -123,7 +126,10 @@ class TableSource(Source):
             "split": split_column,
             "type": type_column,
         }
-        self._table = open_table(path, lambda columns: "image" in _positions(columns, named))
+        with self._called():
+            self._table = open_table(
+                self._copy, lambda columns: "image" in _positions(columns, named)
+            )
         self._columns = _columns(path, self._table.columns, named)
         used = [i for i in self._columns if i is not None]
         for position in self._table.nested.intersection(used):
@@ -140,6 +146,10 @@ class TableSource(Source):
             SourceError: the table has no rows or cannot be read to its end, a path leads out of
                 the root, or a class has two types.
         """
+        with self._called():
+            yield from self._items()
+
+    def _items(self) -> Iterator[Item | Failure]:
         types: dict[str, str] = {}
         stated: dict[str, int] = {}
         self.class_types = types
@@ -159,6 +169,14 @@ class TableSource(Source):
             yield item
         if empty:
             raise SourceError(f"{self.path} has no rows: write one for each image")
+
+    def _called(self) -> AbstractContextManager[None]:
+        """What is said of the copy is meant of what it was copied from."""
+        if isinstance(self.path, Path):
+            return nullcontext()
+        from fashionbatch.remote import copies
+
+        return copies.called(self._copy, self.path)
 
     def read(self, item: Item) -> bytes:
         """The bytes of an item's image file, whose extension the table may have left out.
@@ -251,7 +269,18 @@ def _broken(given: str) -> bool:
     return "\n" in given or "\r" in given
 
 
-def _columns(path: Path, columns: Sequence[str], named: Mapping[str, str | None]) -> Columns:
+def _copy(path: Location) -> Path:
+    """Where a table can be opened."""
+    if isinstance(path, Address):
+        from fashionbatch.remote import copies
+
+        return copies.copy(path)
+    if not path.is_file():
+        raise UsageError(f"{path} is not a file: name a table (.csv, .tsv or .parquet)")
+    return path
+
+
+def _columns(path: Location, columns: Sequence[str], named: Mapping[str, str | None]) -> Columns:
     for role, name in named.items():
         if name is not None and name not in columns:
             raise UsageError(

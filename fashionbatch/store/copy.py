@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fashionbatch import files
 from fashionbatch.address import Address, Location, located
-from fashionbatch.errors import FashionbatchError, RemoteError, StoreError
+from fashionbatch.errors import RemoteError, StoreError
 from fashionbatch.store import part as parts
 from fashionbatch.store import parts_set
 
 _FILES = (".h5", ".hdf5")
-_SHA256 = ".sha256"
 
 
 def here(location: str | Location) -> Path:
@@ -30,10 +28,11 @@ def here(location: str | Location) -> Path:
     where = located(location)
     if isinstance(where, Path):
         return where
+    from fashionbatch.remote import copies
     from fashionbatch.remote.trouble import MissingError
 
     try:
-        return _file(where) if where.path.endswith(_FILES) else _set(where)
+        return copies.copy(where) if where.path.endswith(_FILES) else _set(where)
     except MissingError as error:
         raise StoreError(f"{where} holds no predictions: {error}") from None
     except OSError as error:
@@ -46,30 +45,11 @@ def here(location: str | Location) -> Path:
 @contextmanager
 def copied(location: str | Location) -> Iterator[Path]:
     """As :func:`here`, for a job; its errors name the location, and not the copy."""
+    from fashionbatch.remote import copies
+
     path = here(location)
-    try:
+    with copies.called(path, located(location)):
         yield path
-    except FashionbatchError as error:
-        text = str(error).replace(str(path), str(located(location)))
-        error.args = (text, *error.args[1:])
-        raise
-
-
-def _file(address: Address) -> Path:
-    from fashionbatch.remote import cache as caches
-    from fashionbatch.remote import client
-
-    found = client.look(address)
-    cache = caches.of_user()
-    folder = cache.hold(caches.key_of("predictions", address.url, found.tag, found.size))
-    path = folder / address.path.rpartition("/")[2]
-    record = path.with_name(path.name + _SHA256)
-    # HDF5 must not see a damaged copy: see fashionbatch.store.part
-    if not (path.is_file() and record.is_file() and record.read_text() == files.sha256(path)):
-        client.fetch(found, path)
-        files.write(record, files.sha256(path))
-        cache.grown(found.size)
-    return path
 
 
 def _set(address: Address) -> Path:

@@ -317,8 +317,8 @@ def test_bad_sources(
         with pytest.raises(FashionbatchError, match=words) as caught:
             fashionbatch.shard(bad, output="out")
         assert "\n" not in str(caught.value)
-    with pytest.raises(UsageError, match="--source table reads nothing at addresses"):
-        fashionbatch.shard(f"s3://{BUCKET}/x.csv", source_type="table", output="out")
+    with pytest.raises(UsageError, match="--source idx reads nothing at addresses"):
+        fashionbatch.shard(f"s3://{BUCKET}/x", source_type="idx", output="out")
     for bad, words in (
         ("pipe://ls", "runs a program"),
         (f"s3://{BUCKET}/none", "s3://bucket/none holds no shards"),

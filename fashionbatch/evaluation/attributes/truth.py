@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,7 +67,7 @@ class AttributeTruth:
 def find(
     predictions: Predictions,
     data_sets: DataSets,
-    labels: ShardSet | Path | None = None,
+    labels: ShardSet | Location | None = None,
     *,
     image_column: str | None = None,
     label_column: str | None = None,
@@ -139,7 +138,7 @@ def of_data_set(predictions: Predictions, shards: ShardSet) -> AttributeTruth | 
 
 def of_table(
     predictions: Predictions,
-    path: Path,
+    path: Location,
     *,
     image_column: str | None = None,
     label_column: str | None = None,
