@@ -182,6 +182,7 @@ def test_not_given_back(gate: Gate, bucket: Any, claimed: Any, tmp_path: Path) -
     assert list((tmp_path / "one").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_renewed(gate: Gate, claimed: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the answer to a renewal was lost; a store that is out of reach is borne."""
     monkeypatch.setattr(claims, "RENEWED", 0.02)

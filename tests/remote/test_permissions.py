@@ -44,7 +44,11 @@ def said_of(caught: pytest.ExceptionInfo[FashionbatchError], address: str) -> No
 
 @pytest.mark.parametrize(
     "name",
-    ["part-000003.h5", "predictions.json", pytest.param("out.h5", marks=pytest.mark.slow)],
+    [
+        "part-000003.h5",
+        pytest.param("predictions.json", marks=pytest.mark.slow),
+        pytest.param("out.h5", marks=pytest.mark.slow),
+    ],
 )
 def test_refused(
     name: str, gate: Gate, bucket: Any, data_set: Path, options: dict[str, Any], tmp_path: Path
