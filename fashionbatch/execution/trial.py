@@ -16,7 +16,7 @@ REASON = "so says the worker"
 
 
 class Squares(Worker):
-    """Tells the square of each task, which takes a number that is sent with it.
+    """Tells the square of each task, and what was sent with it.
 
     Args:
         deadly: a task that kills it.
@@ -28,16 +28,17 @@ class Squares(Worker):
 
     def do(self, lease: Lease, tell: Tell, asked: Interrupt) -> None:
         """See :class:`Worker`."""
+        sent = lease.parcel or {}
         for task in lease.tasks:
             if task == self.deadly:
                 os.kill(os.getpid(), signal.SIGKILL)
             if task == self.wrong:
                 raise UsageError(REASON)
-            tell("square", {"of": task, "is": task * lease.parcel[task]})
+            tell("square", {"of": task, "is": task * task, "sent": sent.get(task)})
 
 
 def pack(tasks: Sequence[int]) -> dict[int, int]:
-    """What they need."""
+    """What is sent with them."""
     return {task: task for task in tasks}
 
 

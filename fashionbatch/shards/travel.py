@@ -111,20 +111,27 @@ class Lent(Index):
         Raises:
             LookupError: the row was not sent.
         """
-        place = int(np.searchsorted(self._lent_rows, row))
-        if place == len(self._lent_rows) or self._lent_rows[place] != row:
-            self._load_lent()
-            place = int(np.searchsorted(self._lent_rows, row))
-            if place == len(self._lent_rows) or self._lent_rows[place] != row:
-                raise LookupError(f"row {row} was not sent with the lease")
+        place = int(self._places(np.array([row]))[0])
         return self._lent, place
 
     def take(self, column: str, rows: Rows) -> npt.NDArray[Any]:
         """See :class:`fashionbatch.shards.index.Index`; raises as :meth:`near`."""
-        for row in (rows[0], rows[-1]) if len(rows) else ():
-            self.near(int(row))
-        places = np.searchsorted(self._lent_rows, rows)
+        places = self._places(rows)
         return self._lent.take(column, places)
+
+    def _places(self, rows: Rows) -> Rows:
+        """Of each row its place in what is held, once that has all of them."""
+        if not self._holds(rows):  # of this lease it may have what neighbours of another were
+            self._load_lent()
+            if not self._holds(rows):
+                raise LookupError(f"of rows {rows[0]} to {rows[-1]} some were not sent")
+        return np.searchsorted(self._lent_rows, rows)
+
+    def _holds(self, rows: Rows) -> bool:
+        places = np.searchsorted(self._lent_rows, rows)
+        if not len(rows) or places[-1] == len(self._lent_rows):
+            return not len(rows)
+        return bool((self._lent_rows[places] == rows).all())
 
     @property
     def _file(self) -> Path:

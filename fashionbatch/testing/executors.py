@@ -28,6 +28,7 @@ class _Stage:
 
     def __init__(self) -> None:
         self.squares: dict[int, int] = {}
+        self.sent: dict[int, int | None] = {}
         self.done: Counter[int] = Counter()
         self.given_up: dict[int, str] = {}
 
@@ -36,6 +37,7 @@ class _Stage:
             self.done[values["of"]] += 1
             lease.told[str(values["of"])] += 1
             self.squares[values["of"]] = values["is"]
+            self.sent[values["of"]] = values["sent"]
 
     def unfinished(self, lease: Lease) -> Sequence[int]:
         for task in map(int, lease.told):
@@ -119,6 +121,12 @@ def _check_tasks(spec: ExecutorSpec, made: Executor, deadly: int | None) -> None
     want(not twice, spec, f"it has {twice} done twice")
     wrong = [task for task in right if stage.squares[task] != task * task]
     want(not wrong, spec, f"what the worker tells of {wrong} does not arrive")
+    lacking = [task for task in right if stage.sent[task] != task]
+    want(
+        not lacking,
+        spec,
+        f"of the leases with {lacking} its workers get the tasks only, and not the parcel",
+    )
     gone = list(stage.given_up)
     want(
         gone == ([] if deadly is None else [deadly]),

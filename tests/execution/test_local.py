@@ -69,5 +69,6 @@ def test_a_lease_is_done_and_told():
     process = WorkerProcess(squares)
     assert [event for event, _ in process.events()] == ["process"]
     process.lend(Lease([2, 5], pack))
-    assert [values["is"] for _, values in process.events()] == [4, 25]
+    told = [(values["is"], values["sent"]) for _, values in process.events()]
+    assert told == [(4, 2), (25, 5)]
     assert process.end().startswith("exit code")

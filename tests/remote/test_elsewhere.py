@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,6 +18,7 @@ from fashionbatch.errors import ExecutionError, StoppedError
 from fashionbatch.inference.delivery import Delivery
 from fashionbatch.shards.read import open_shards
 from fashionbatch.store import part as parts
+from tests.conftest import Photo
 from tests.remote.conftest import BUCKET
 from tests.remote.machines import Apart, Machines
 from tests.remote.test_outputs import OUT, content, keys
@@ -71,34 +73,78 @@ def test_nothing_in_common_but_the_store(
     assert not list(cache.rglob("part-*"))
 
 
-@pytest.mark.slow(seconds=20)
-@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.slow(seconds=10)
 def test_tar_files_made_elsewhere(
-    there: bool,
-    run: Any,
-    machines: Machines,
-    upload: Any,
-    bucket: Any,
-    data_set: Path,
-    trained: Path,
-    tmp_path: Path,
+    run: Any, machines: Machines, data_set: Path, trained: Path, tmp_path: Path
 ) -> None:
     """Each lease brings its rows, and those of neighbours in the same batches.
 
-    Also where machines share a disk: the index is in the cache of the one that plans.
+    The machines share a disk, and not the cache of the one that plans, where the index is.
     """
     (data_set / "dataset.json").unlink()
     (data_set / "val-000000.tar").write_bytes(b"<html>not a tar file</html>" * 50)
-    upload(data_set, "photos")
-    source = f"s3://{BUCKET}/photos/*.tar" if there else data_set
     output = tmp_path / "here.h5"
-    fashionbatch.predict(source, model=trained, output=output, **GIVEN)
+    fashionbatch.predict(data_set, model=trained, output=output, **GIVEN)
     before = output.read_bytes()
     output.unlink()
-    run(Apart(machines), source, model=trained, output=output)
+    run(Apart(machines), data_set, model=trained, output=output)
     assert output.read_bytes() == before
     with fashionbatch.open_predictions(output) as found:
         assert len(found) > 12 and len(found.failures) == 1
+
+
+@pytest.mark.slow(seconds=30)
+def test_catalogues_that_change(
+    run: Any,
+    machines: Machines,
+    bucket: Any,
+    upload: Any,
+    photo: Photo,
+    trained: Path,
+    tmp_path: Path,
+) -> None:
+    """Failed images are tried again, and new ones predicted; the rest is taken over there."""
+    photos, packed = tmp_path / "photos", tmp_path / "set"
+    source, given = f"s3://{BUCKET}/set", {"model": MODEL, "output": OUT}
+
+    def pack(numbers: range, changed: int) -> None:
+        for number in numbers:
+            file = photos / ("dress", "hat")[number % 2] / f"{number}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(photo(number + 1000 * (number == changed), (40, 50)))
+        fashionbatch.shard(photos, output=packed, samples_per_shard=6, exist_ok=True, workers=1)
+        upload(packed, "set")
+
+    def updated(executor: Apart, **options: Any) -> dict[str, int]:
+        sums: Counter[str] = Counter()
+
+        def tell(event: str, values: dict[str, Any]) -> None:
+            if event == "progress":
+                sums.update(values)
+
+        run(executor, source, tell=tell, **given, **options)
+        return dict(sums)
+
+    upload(trained, "mine")
+    pack(range(20), -1)
+    bucket.delete_object(Bucket=BUCKET, Key="set/train-000001.tar")
+    made = fashionbatch.predict(source, **given, **GIVEN)
+    assert made["failed"] == 6
+    pack(range(0), -1)
+    assert updated(Apart(machines), retry_failed=True) == {"items": 20, "reused": 14}
+    with fashionbatch.open_predictions(OUT) as retried:
+        assert (len(retried), len(retried.failures)) == (20, 0)
+
+    pack(range(19, 30), 19)
+    before = content(bucket, "preds/out.h5")
+    with pytest.raises(StoppedError):
+        updated(Apart(machines, leases=2), incremental=True)
+    assert content(bucket, "preds/out.h5") == before
+    found = updated(Apart(machines), incremental=True)
+    assert found["items"] < 30 and 0 < found["reused"] <= 19
+    fashionbatch.predict(source, model=MODEL, output=tmp_path / "fresh.h5", **GIVEN)
+    assert content(bucket, "preds/out.h5") == (tmp_path / "fresh.h5").read_bytes()
+    assert [key for key in keys(bucket) if key.startswith("preds")] == ["preds/out.h5"]
 
 
 def test_another_model_at_the_worker(

@@ -50,7 +50,7 @@ def table(path: Path, rows: Rows) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_the_bytes_that_a_table_of_a_disk_makes(
     suffix: str, rows: Rows, bucket: Any, upload: Callable[[Path, str], None]
 ) -> None:

@@ -145,7 +145,7 @@ def test_rows_of_tar_files_made_elsewhere(
         shards.unpack(pickle.loads(parcel))
         for row in rows.tolist():
             assert (shards.read(row), shards.name(row), shards.key(row)) == expected[row]
-        with pytest.raises(LookupError):
+        with pytest.raises(LookupError, match="rows 5 to 5 some were not sent"):
             shards.read(5)
 
 

@@ -149,8 +149,7 @@ def test_in_blocks(made: Path, damaged: bool, monkeypatch: pytest.MonkeyPatch) -
     assert sorted(kept) == ([".h5"] if damaged else [".h5", ".json"])
 
 
-@pytest.mark.parametrize("room", [100, 20_000, 300_000])
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(("whole", "room"), [(False, 20_000), (False, 300_000), (True, 100)])
 def test_a_cache_without_room(made: Path, room: int, whole: bool) -> None:
     """What does not fit it is in memory; HDF5 would end the process."""
     code = f"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from fashionbatch import testing
 from fashionbatch.specs import (
     BackboneSpec,
     EngineSpec,
+    ExecutorSpec,
     LoggerSpec,
     OptimizerSpec,
     Preprocessing,
@@ -292,6 +294,29 @@ class Together(Rounded):
 def test_engines(factory, told) -> None:
     with pytest.raises(AssertionError, match=told):
         testing.check_engine(spec_of(EngineSpec, factory, devices=("cpu",)))
+
+
+class TasksOnly(fashionbatch.Executor):
+    def run(self, lending):
+        worker = lending.worker("")
+        while (lease := lending.take(1)) is not None:
+            alone = fashionbatch.Lease(lease.tasks)
+            worker.do(alone, partial(lending.hear, lease), lending.asked)
+            lending.finish(lease)
+
+
+class Leaves(fashionbatch.Executor):
+    def run(self, lending):
+        lending.take(1)
+
+
+@pytest.mark.parametrize(
+    ("factory", "told"),
+    [(TasksOnly, "the tasks only, and not the parcel"), (Leaves, "before all leases are finished")],
+)
+def test_executors(factory, told) -> None:
+    with pytest.raises(AssertionError, match=told):
+        testing.check_executor(spec_of(ExecutorSpec, factory), deaths=False)
 
 
 class Random(fashionbatch.Visualizer):
