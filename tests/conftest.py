@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,6 +23,10 @@ from tests.sources import deepfashion_tree as trees
 # Several processes test at once, and torch's threads spin against each other. Their children
 # inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# no test asserts a time, and a busy machine takes longer than the 0.2 s that an example may take
+hypothesis.settings.register_profile("fashionbatch", deadline=None)
+hypothesis.settings.load_profile("fashionbatch")
 
 CLOTHING = Path(__file__).resolve().parents[2] / "shared" / "data" / "clothing"
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import binary_average_precision
 
@@ -74,7 +74,6 @@ images = st.integers(1, 7).flatmap(
 )
 
 
-@settings(deadline=None)
 @given(images)
 def test_counted_one_by_one(drawn: list[list[tuple[float, bool, bool]]]) -> None:
     """Recall with ties and unknowns; the first of equals goes before."""
@@ -97,7 +96,6 @@ def test_counted_one_by_one(drawn: list[list[tuple[float, bool, bool]]]) -> None
         assert found == pytest.approx(hits[number].sum() / total) if total else np.isnan(found)
 
 
-@settings(deadline=None)
 @given(images)
 def test_average_precision_is_exact(drawn: list[list[tuple[float, bool, bool]]]) -> None:
     """As torchmetrics has it without bins."""

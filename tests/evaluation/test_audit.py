@@ -116,7 +116,6 @@ def test_folds_get_equal_shares(drawn: list[int], folds: int) -> None:
         assert counts.max() - counts.min() <= 1
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(2, 5))
 def test_confident_learning_item_by_item(seed: int, count: int, classes: int) -> None:
     """As the paper says it, with loops."""
@@ -142,7 +141,6 @@ def test_confident_learning_item_by_item(seed: int, count: int, classes: int) ->
     assert found.margin.tolist() == pytest.approx(sorted(m for _, m in expected.values()))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30))
 def test_neighbourhood_pair_by_pair(seed: int, count: int) -> None:
     """Twins have other labels and are similar enough; each pair once."""

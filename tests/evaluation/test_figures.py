@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassCalibrationError
 
@@ -88,7 +88,6 @@ def test_most_frequent_mistakes() -> None:
     ]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 8), st.integers(1, 200))
 def test_calibration_error_is_that_of_torchmetrics(seed: int, classes: int, count: int) -> None:
     generator = torch.Generator().manual_seed(seed)

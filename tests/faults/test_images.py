@@ -233,7 +233,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pool]
         yield path, opened
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.one_of(
         st.binary(max_size=200),

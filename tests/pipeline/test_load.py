@@ -49,7 +49,7 @@ def without_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "decode", refuse)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     SIZES,
     st.sampled_from(CROP_MODES),
@@ -209,7 +209,7 @@ def test_files_over_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.undo()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.sampled_from([encode(PHOTO), encode(PHOTO, progressive=True), encode(PHOTO, "WEBP")]),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=4),
@@ -234,7 +234,6 @@ def test_damaged_images_are_the_plain_ways(
         assert np.abs(found.astype(int) - expected).max() <= 2
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_random_bytes_raise_image_errors_only(data: bytes) -> None:
     """Any bytes yield an image or an ImageError."""

@@ -24,7 +24,6 @@ def how(mode: str, size: int = 32, resize: int = 36, **options: object) -> Prepr
 SIZES = st.tuples(st.integers(1, 200), st.integers(1, 200))
 
 
-@settings(deadline=None)
 @given(SIZES, st.sampled_from(CROP_MODES), st.sampled_from(INTERPOLATIONS), st.integers(1, 40))
 def test_any_image_fits(size: tuple[int, int], mode: str, filter: str, side: int) -> None:
     """Whatever the size and mode: uint8 [side, side, 3], and white stays white."""
@@ -107,7 +106,7 @@ def test_shrinking_is_antialiased(filter: str) -> None:
         assert np.abs(found[2:-2, 2:-2].astype(int) - 127).max() <= 4
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.tuples(st.integers(20, 120), st.integers(20, 120)), st.sampled_from(CROP_MODES))
 def test_placed_says_where_fit_puts_the_image(size: tuple[int, int], mode: str) -> None:
     """A mark in the image is found where placed() says."""

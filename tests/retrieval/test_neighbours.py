@@ -55,7 +55,7 @@ def test_exact(column, monkeypatch, dtype, shape):
             assert np.allclose(best.similarities, cosine[rows], atol=2e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 12), st.integers(1, 9))
 def test_ties_go_to_the_lower_row(values, k, size):
     """Of equally similar rows the lower ones are taken, in whatever block they are."""

@@ -36,9 +36,7 @@ def row(number: int, shard: int, text: str) -> IndexRow:
     block=st.integers(1, 12),
     order=st.randoms(use_true_random=False),
 )
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_block_says_what_the_whole_says(tmp_path, monkeypatch, rows, block, order) -> None:
     """Each column of each row, in any order of the rows, also behind a pickle."""
     monkeypatch.setattr(indexes, "_BLOCK", block)

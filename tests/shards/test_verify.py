@@ -184,7 +184,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "set"
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from([MANIFEST, "index.h5", "failures.jsonl", "train-000000.tar"]), st.data())
 def test_any_flipped_bit_is_found(tiny: Path, file: str, data: st.DataObject) -> None:
     """Faults 7, 8, 9: in the file where it is."""

@@ -392,7 +392,7 @@ FIELD = st.text(st.sampled_from([*PLAIN, "\n", "\r"]))
 LABEL = st.text(st.sampled_from(PLAIN))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     rows=st.lists(st.tuples(FIELD, LABEL), min_size=1, max_size=5),
     delimiter=st.sampled_from(DELIMITERS),
@@ -430,7 +430,7 @@ PIECE = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(HEADER, st.one_of(st.binary(max_size=60), st.lists(PIECE, max_size=30).map(b"".join)))
 @example(b"", b"image\n\xed\xa0\x80.jpg\n")
 def test_any_bytes_give_items_failures_or_one_line(

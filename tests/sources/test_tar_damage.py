@@ -67,9 +67,7 @@ def test_damage_is_refused_or_loses_nothing(foreign: Path, data: st.DataObject) 
     assert keys(found) == [f"item{n}" for n in range(4)]
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_hostile_headers_end_in_an_answer(tmp_path: Path, data: st.DataObject) -> None:
     """Whatever a header with a sound checksum says, there is a result or a ShardError."""

@@ -40,7 +40,7 @@ def told(path):
         return rows, [tuple(f.values()) for f in found.failures]
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.lists(st.tuples(st.lists(texts, max_size=4), st.lists(texts, max_size=2)), max_size=3),

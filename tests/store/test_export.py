@@ -46,7 +46,7 @@ def exported(path, **options):
     return Path(export(path, ExportConfig(**options))["output"])
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(st.tuples(st.lists(names, max_size=4), st.lists(names, max_size=2)), max_size=3),
     st.lists(names, min_size=1, max_size=4, unique=True),

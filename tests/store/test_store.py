@@ -47,7 +47,7 @@ def write(folder, made):
     ]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.tuples(st.lists(names, max_size=5), st.lists(names, max_size=3)), min_size=1, max_size=5

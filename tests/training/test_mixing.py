@@ -93,7 +93,7 @@ def test_smoothed_loss_is_torchs() -> None:
     assert torch.allclose(Loss()(outputs, smooth, Loss().norms(smooth)), expected)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.sampled_from(MIXING), st.integers(0, 2**31), st.booleans())
 def test_targets_are_mixed_as_images_are(name: str, seed: int, shares: bool) -> None:
     """Each image is flat with its own value, so the mixed image tells who is in it and how much."""
