@@ -22,7 +22,8 @@ import numpy.typing as npt
 from fashionbatch import files
 from fashionbatch.address import Address, Location, name_of
 from fashionbatch.errors import ShardError
-from fashionbatch.shards.index import UNKNOWN, Index, IndexRow, IndexWriter
+from fashionbatch.shards.index import UNKNOWN, Index, IndexRow
+from fashionbatch.shards.index_writer import IndexWriter
 from fashionbatch.shards.manifest import Manifest, ShardRecord
 from fashionbatch.shards.threads import in_order
 from fashionbatch.shards.verification.findings import Tell

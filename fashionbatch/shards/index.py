@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from copy import copy
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import h5py
@@ -37,14 +36,15 @@ _NUMBERS: Mapping[str, tuple[type[np.generic], tuple[int, ...]]] = {
 }
 _TEXTS = ("key", "name")
 _RAGGED = ("positive", "unknown")
-_COLUMNS = (*_NUMBERS, *_TEXTS, *_RAGGED)
+#: columns of values end to end, each with a column of ends
+PACKED = (*_TEXTS, *_RAGGED)
+_COLUMNS = (*_NUMBERS, *PACKED)
 #: what reading needs: loaded on opening, so that worker processes share it
 _AT_ONCE = ("shard", "offset", "size", "label", "sha256")
 #: rows that are read together of a file that is not loaded whole, and blocks of them that are kept
 _BLOCK = 4096
 _KEPT = 4
-_LOOKED_AT = 1 << 16  # rows at once when a file is opened
-_CHUNK = 1024  # of a file that is written piece by piece
+LOOKED_AT = 1 << 16  # rows at once when a file is opened
 
 Rows = npt.NDArray[np.int64]
 
@@ -217,7 +217,7 @@ class Index:
                 with _opened(self.path) as file:
                     block._load(file, _COLUMNS)
             columns: dict[str, Any] = {c: getattr(block, c)[run - first] for c in _NUMBERS}
-            for column in (*_TEXTS, *_RAGGED):
+            for column in PACKED:
                 columns[column] = getattr(block, column).taking(run - first)
             parts.append(Index(columns))
         return Index.joined(parts)
@@ -268,7 +268,7 @@ class Index:
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Every column as plain arrays, by the names they have in the file."""
         arrays: dict[str, npt.NDArray[Any]] = {c: getattr(self, c) for c in _NUMBERS}
-        for column in (*_TEXTS, *_RAGGED):
+        for column in PACKED:
             ragged = getattr(self, column)
             arrays |= {column: ragged.values, f"{column}_end": ragged.ends}
         return arrays
@@ -281,7 +281,7 @@ class Index:
             KeyError: a column is missing.
         """
         columns: dict[str, Any] = {c: arrays[c] for c in _NUMBERS}
-        for column in (*_TEXTS, *_RAGGED):
+        for column in PACKED:
             kind = Texts if column in _TEXTS else Ragged
             columns[column] = kind(arrays[column], arrays[f"{column}_end"])
         return cls(columns)
@@ -313,7 +313,7 @@ class Index:
         columns: dict[str, Any] = {
             c: np.concatenate([getattr(p, c) for p in parts]) for c in _NUMBERS
         }
-        for column in (*_TEXTS, *_RAGGED):
+        for column in PACKED:
             pieces = [getattr(p, column) for p in parts]
             columns[column] = type(pieces[0]).joined(pieces)
         return cls(columns)
@@ -354,8 +354,8 @@ class Index:
         """
         counts, last = np.zeros(0, np.int64), 0
         with _opened(path) as file:
-            for start in range(0, len(file["shard"]), _LOOKED_AT):
-                block = cls({}, path, rows=slice(start, start + _LOOKED_AT))
+            for start in range(0, len(file["shard"]), LOOKED_AT):
+                block = cls({}, path, rows=slice(start, start + LOOKED_AT))
                 block._load(file, _AT_ONCE)
                 last = _check_order(block.shard, last)
                 counted = np.bincount(block.shard, minlength=len(counts))
@@ -395,66 +395,6 @@ class Index:
         last = int(ends[-1]) if len(ends) else first
         whole = self._rows == slice(None)  # then what is behind the last end is damage
         return file[column][first : None if whole else last], ends - np.uint64(first)
-
-
-class IndexWriter:
-    """Writes the file of an index piece by piece, where not all of it is to be in memory.
-
-    Args:
-        path: of the file.
-
-    Example:
-        >>> with IndexWriter(Path("index.h5")) as writer:  # doctest: +SKIP
-        ...     writer.add(index)
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._opened = Unfailing(path)
-        self._file = h5py.File(self._opened, "w")
-        for name, array in Index.of([]).to_arrays().items():
-            shape = array.shape[1:]
-            self._file.create_dataset(
-                name,
-                (0, *shape),
-                array.dtype,
-                maxshape=(None, *shape),
-                chunks=(_CHUNK, *shape),
-                fletcher32=True,
-            )
-
-    def __enter__(self) -> IndexWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._file.close()
-        self._opened.__exit__(kind, error, traceback)
-
-    def add(self, index: Index) -> None:
-        """Appends rows.
-
-        Raises:
-            OSError: they cannot be written; of the last ones it is raised at the end.
-        """
-        ends = {column: len(self._file[column]) for column in (*_TEXTS, *_RAGGED)}
-        for name, array in index.to_arrays().items():
-            column = name.removesuffix("_end")
-            shift = ends[column] if column != name else 0
-            dataset = self._file[name]
-            start = len(dataset)
-            dataset.resize(start + len(array), axis=0)
-            dataset[start:] = array + np.uint64(shift) if shift else array
-        self._opened.check()
-
-    def relabel(self, table: npt.NDArray[np.int32]) -> None:
-        """Gives all rows other labels; see :meth:`Index.relabelled`."""
-        label = self._file["label"]
-        for start in range(0, len(label), _LOOKED_AT):
-            label[start : start + _LOOKED_AT] = table[label[start : start + _LOOKED_AT]]
 
 
 def _check_order(shard: npt.NDArray[np.uint32], last: int) -> int:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +12,7 @@ import pytest
 import fashionbatch
 from fashionbatch.remote import client
 from tests.conftest import Photo
-from tests.remote.hosts import Gate, Host
+from tests.remote.hosts import Gate, Host, store_of
 
 if TYPE_CHECKING:
     from tests.remote.machines import Machines
@@ -52,28 +47,8 @@ def host(tmp_path: Path) -> Iterator[Host]:
 @pytest.fixture(scope="session")
 def store() -> Iterator[str]:
     """The endpoint of an object store: moto, a process of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, **KEYS},
-    )
-    try:
-        until = time.monotonic() + 60
-        while time.monotonic() < until and process.poll() is None:
-            with socket.socket() as trial:
-                if not trial.connect_ex(("127.0.0.1", port)):
-                    break
-            time.sleep(0.05)
-        else:
-            raise RuntimeError("the object store did not start")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
+    with store_of("moto.server", "-H", "127.0.0.1", "-p", "PORT", **KEYS) as endpoint:
+        yield endpoint
 
 
 @pytest.fixture

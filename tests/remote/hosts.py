@@ -4,16 +4,53 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import re
+import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
+
+
+@contextmanager
+def store_of(*module: str, **env: str) -> Iterator[str]:
+    """The endpoint of an object store on this machine: a Python module, a process of its own.
+
+    Args:
+        module: its name and arguments; ``PORT`` stands for a free port.
+        env: variables of its environment, beside ours.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *(str(port) if word == "PORT" else word for word in module)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **env},
+    )
+    try:
+        until = time.monotonic() + 60
+        while time.monotonic() < until and process.poll() is None:
+            with socket.socket() as trial:
+                if not trial.connect_ex(("127.0.0.1", port)):
+                    break
+            time.sleep(0.05)
+        else:
+            raise RuntimeError("the object store did not start")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
 
 
 @dataclass

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +15,7 @@ from fashionbatch.remote import client
 from fashionbatch.shards.read import open_shards
 from tests.conftest import Photo
 from tests.remote.conftest import BUCKET
+from tests.remote.hosts import store_of
 from tests.remote.test_loose import content
 
 pytest.importorskip("gcsfs", reason="it needs gcsfs")
@@ -28,30 +25,9 @@ pytest.importorskip("gcp_storage_emulator", reason="it needs gcp-storage-emulato
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[str]:
     """An object store on this machine, in memory, with a bucket."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "gcp_storage_emulator", "start", "--host", "127.0.0.1",
-            "--port", str(port), "--in-memory", "--default-bucket", BUCKET,
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        until = time.monotonic() + 30
-        while time.monotonic() < until and process.poll() is None:
-            with socket.socket() as trial:
-                if not trial.connect_ex(("127.0.0.1", port)):
-                    break
-            time.sleep(0.05)
-        else:
-            raise RuntimeError("the object store did not start")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
+    command = ["gcp_storage_emulator", "start", "--host", "127.0.0.1", "--port", "PORT"]
+    with store_of(*command, "--in-memory", "--default-bucket", BUCKET) as endpoint:
+        yield endpoint
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from fashionbatch.errors import ShardError
 from fashionbatch.inference import plan as plans
 from fashionbatch.shards import index as indexes
-from fashionbatch.shards.index import Index, IndexRow, IndexWriter
+from fashionbatch.shards import index_writer
+from fashionbatch.shards.index import Index, IndexRow
+from fashionbatch.shards.index_writer import IndexWriter
 from fashionbatch.shards.read import open_shards
 from fashionbatch.shards.travel import Lent, Parcel
 
@@ -40,7 +42,7 @@ def row(number: int, shard: int, text: str) -> IndexRow:
 def test_a_block_says_what_the_whole_says(tmp_path, monkeypatch, rows, block, order) -> None:
     """Each column of each row, in any order of the rows, also behind a pickle."""
     monkeypatch.setattr(indexes, "_BLOCK", block)
-    monkeypatch.setattr(indexes, "_LOOKED_AT", block + 1)
+    monkeypatch.setattr(indexes, "LOOKED_AT", block + 1)
     shards = sorted(shard for shard, _ in rows)
     texts = [text for _, text in rows]
     made = zip(range(len(rows)), shards, texts, strict=True)
@@ -91,7 +93,8 @@ def test_other_labels(tmp_path: Path, open_it: Callable[[Path], Index]) -> None:
 
 def test_written_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The columns of what was written at once."""
-    monkeypatch.setattr(indexes, "_LOOKED_AT", 7)
+    monkeypatch.setattr(indexes, "LOOKED_AT", 7)
+    monkeypatch.setattr(index_writer, "LOOKED_AT", 7)
     pieces = [[row(n, s, f"{s}/{n}") for n in range(s, s + 5)] for s in range(5)]
     with IndexWriter(tmp_path / "index.h5") as writer:
         for piece in [*pieces, []]:
